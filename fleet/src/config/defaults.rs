@@ -1,0 +1,43 @@
+//! What holds when the config is silent, each with its reason.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// A failover reaches users after detection plus this, so it is short; resolvers bear it well.
+pub(super) const TTL_SECONDS: u32 = 30;
+/// Below a minute's traffic nothing is gained by caching longer than a day.
+pub(super) const TTL_SECONDS_MAX: i64 = 86_400;
+/// The role whose servers a steered name answers with.
+pub(super) const ROLE: &str = "frontdoor";
+/// Equal shares.
+pub(super) const WEIGHT: u32 = 100;
+/// Room for fine shares, and sums far from overflow.
+pub(super) const WEIGHT_MAX: i64 = 1_000_000;
+/// Half the circumference of the Earth: a band that holds everyone.
+pub(super) const BAND_KM_MAX: i64 = 20_038;
+/// No band: the nearest gets them all.
+pub(super) const BAND_KM: u32 = 0;
+/// Success and redirects: a door that redirects is alive.
+pub(super) const STATUS: RangeInclusive<u16> = 200..=399;
+
+/// DNS on every address; replies leave from the address that was asked.
+pub(super) const DNS_PORT: u16 = 53;
+/// Plain HTTP of the front door.
+pub(super) const GATEWAY_PORT: u16 = 80;
+/// Agents among themselves.
+pub(super) const AGENT_PORT: u16 = 7400;
+/// Operators; on loopback unless told otherwise.
+pub(super) const ADMIN_PORT: u16 = 7480;
+
+/// Twice a second: a dead door is suspected within half a second, for a few hundred bytes each time.
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Longer than a packet lost and sent again across the world.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// At 20% loss, eight in a row fail by chance once in 390,000 tries, and two observers must agree.
+pub(super) const PROBE_FALL: u32 = 8;
+/// When one observer decides alone (two datacenters), the burst is longer: 14 fail by chance once in 6e9.
+pub(super) const PROBE_FALL_ALONE: u32 = 14;
+/// Apart enough not to share one moment of congestion; the burst ends in about a second.
+pub(super) const PROBE_BURST_GAP: Duration = Duration::from_millis(150);
+/// One success may be luck.
+pub(super) const PROBE_RISE: u32 = 3;

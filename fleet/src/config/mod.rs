@@ -1,0 +1,314 @@
+//! The fleet's one config file, checked.
+//!
+//! [`Config::parse`] reads `daemun.toml` and gives either a config in which everything holds (every name refers to
+//! something, every address is one, every number is in its range) or every problem at once. The file is the same
+//! on every machine of the fleet; who a process is, it is told on the command line.
+
+mod defaults;
+mod parse;
+mod problem;
+mod read;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::location::{Continent, Country, Point};
+
+pub use problem::{Problem, Problems};
+
+/// The most datacenters a fleet may have: a set of them is one machine word.
+pub const DATACENTERS_MAX: usize = 64;
+/// The most servers: bounds the work of a new view and the length of the server list.
+pub const SERVERS_MAX: usize = 4096;
+/// The most steered names: bounds the compiled maps.
+pub const NAMES_MAX: usize = 4096;
+
+/// A checked config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What the operator has: datacenters and servers.
+    pub fleet: Fleet,
+    /// The DNS server.
+    pub dns: Dns,
+    /// The front door.
+    pub gateway: Gateway,
+    /// The agent.
+    pub sync: Sync,
+    /// Where geo data comes from.
+    pub geo: GeoSource,
+    /// Digest of the text, 32 hexadecimal digits: agents compare theirs, so that drift between datacenters shows.
+    pub digest: String,
+}
+
+/// All datacenters and servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Name of the fleet; the key of the client hash is made from it.
+    pub name: String,
+    /// In the order of the file, which breaks ties.
+    pub datacenters: Vec<Datacenter>,
+    /// In the order of the file.
+    pub servers: Vec<Server>,
+}
+
+impl Fleet {
+    /// The number of the datacenter with this name.
+    pub fn datacenter(&self, name: &str) -> Option<usize> {
+        self.datacenters.iter().position(|datacenter| datacenter.name == name)
+    }
+
+    /// The servers of a role in a datacenter.
+    pub fn servers_of<'a>(&'a self, datacenter: usize, role: &'a str) -> impl Iterator<Item = &'a Server> {
+        self.servers.iter().filter(move |server| server.datacenter == datacenter && server.role == role)
+    }
+}
+
+/// A place that serves users.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datacenter {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub point: Point,
+    /// Its public addresses: those of its servers that name none.
+    pub addresses: Vec<IpAddr>,
+    /// Requests per second that it can serve at its doors.
+    pub capacity_rps: Option<u32>,
+    /// Where the other agents reach its agent.
+    pub agent: Url,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// Its role: `frontdoor`, `api`, `upload` or any the operator names.
+    pub role: String,
+    /// Number of its datacenter.
+    pub datacenter: usize,
+    /// Its addresses, at least one: what DNS answers and what is checked.
+    pub addresses: Vec<IpAddr>,
+    /// Its URL in the server list.
+    pub url: Option<Url>,
+    /// Share among the servers of its role in its datacenter.
+    pub weight: u32,
+    /// How its health is found out.
+    pub check: Check,
+}
+
+/// How a server's health is found out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// Not at all: it counts as up.
+    None,
+    /// A GET of this URL, sent to each of the server's addresses, must answer with a status in the range.
+    Http {
+        /// The URL; its host goes into the Host header.
+        url: Url,
+        /// Statuses that mean up.
+        status: RangeInclusive<u16>,
+    },
+    /// A TCP connection to this port must open.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `None`: every address of the datacenter that the process runs in (written `datacenter:PORT`).
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Listen {
+    /// The sockets to bind in this datacenter.
+    pub fn sockets(self, datacenter: &Datacenter) -> Vec<SocketAddr> {
+        match self.address {
+            Some(address) => vec![SocketAddr::new(address, self.port)],
+            None => datacenter.addresses.iter().map(|&address| SocketAddr::new(address, self.port)).collect(),
+        }
+    }
+}
+
+/// The DNS server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Where it listens, UDP and TCP.
+    pub listen: Vec<Listen>,
+    /// Zones from master files.
+    pub zones: Vec<ZoneFile>,
+    /// Names whose addresses follow placement.
+    pub names: Vec<SteeredName>,
+    /// Orders that hold for some places, whatever the policy.
+    pub overrides: Vec<PlaceOverride>,
+    /// Order for clients of whom no place is known: all datacenters.
+    pub default_order: Vec<usize>,
+}
+
+/// A zone and its master file (RFC 1035 section 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneFile {
+    /// Apex, lower case, no dot at the end.
+    pub name: String,
+    /// Path, relative to the config file.
+    pub file: String,
+}
+
+/// A name whose addresses follow placement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SteeredName {
+    /// Lower case, no dot at the end.
+    pub name: String,
+    /// Who goes where.
+    pub policy: Policy,
+    /// Time to live, seconds.
+    pub ttl_seconds: u32,
+    /// Address families that are answered.
+    pub types: Vec<AddressType>,
+    /// Role of the servers whose addresses are answered.
+    pub role: String,
+    /// Numbers of the overrides that hold for this name.
+    pub overrides: Vec<usize>,
+}
+
+/// A type of address record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressType {
+    /// IPv4.
+    A,
+    /// IPv6.
+    Aaaa,
+}
+
+impl AddressType {
+    /// Whether an address is of this type.
+    pub fn holds(self, address: &IpAddr) -> bool {
+        address.is_ipv4() == (self == AddressType::A)
+    }
+
+    /// As in a zone file.
+    pub fn name(self) -> &'static str {
+        match self {
+            AddressType::A => "A",
+            AddressType::Aaaa => "AAAA",
+        }
+    }
+}
+
+/// Who goes where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// To the nearest by great circle; those at most `band_km` farther than the nearest share its users by weight.
+    Nearest {
+        /// Width of the band; 0: none.
+        band_km: u32,
+        /// Weight of each datacenter, by its number.
+        weights: Vec<u32>,
+    },
+    /// Shares by weight, wherever the client is.
+    Weighted {
+        /// Weight of each datacenter, by its number; 0: only when no other is left.
+        weights: Vec<u32>,
+    },
+    /// To the first that serves.
+    Failover {
+        /// All datacenters, first choice first.
+        order: Vec<usize>,
+    },
+}
+
+impl Policy {
+    /// The word in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Policy::Nearest { .. } => "nearest",
+            Policy::Weighted { .. } => "weighted",
+            Policy::Failover { .. } => "failover",
+        }
+    }
+}
+
+/// An order that holds for clients of some places; the most specific wins: prefix, then country, then continent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlaceOverride {
+    /// Prefixes it holds for; among nested ones the longest wins.
+    pub prefixes: Vec<IpNet>,
+    /// Countries it holds for.
+    pub countries: Vec<Country>,
+    /// Continents it holds for.
+    pub continents: Vec<Continent>,
+    /// First choices; the others follow by the name's policy, so that an answer is never empty.
+    pub order: Vec<usize>,
+}
+
+/// The front door.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Where it listens, HTTP.
+    pub listen: Vec<Listen>,
+    /// Path of the index page, relative to the config file; none: the page compiled in.
+    pub index: Option<String>,
+    /// The steered name whose policy orders the server list; none: nearest.
+    pub order_as: Option<String>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sync {
+    /// Where the other agents reach it.
+    pub listen: Vec<Listen>,
+    /// Where operators reach it.
+    pub admin: Vec<Listen>,
+    /// How servers are probed.
+    pub probe: Probe,
+}
+
+/// How servers are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Time from the start of one probe to the start of the next while all is well.
+    pub interval: Duration,
+    /// After this a probe has failed.
+    pub timeout: Duration,
+    /// Failed probes in a row that make a server down.
+    pub fall: u32,
+    /// Time between the starts of probes while a server is suspected; they overlap.
+    pub burst_gap: Duration,
+    /// Successful probes in a row that make it up again.
+    pub rise: u32,
+}
+
+/// Where geo data comes from: the first that is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GeoSource {
+    /// A MaxMind-format file, relative to the config file.
+    Database(String),
+    /// Range files, relative to the config file.
+    Ranges(Vec<String>),
+    /// The registries' blocks, built in.
+    Builtin,
+}
+
+impl Config {
+    /// Reads a config. `file` is its name for messages; no file is opened here.
+    ///
+    /// # Errors
+    /// Every problem of the text, in the order of the file.
+    pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
+        parse::parse(file, text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,699 @@
+//! From the text of `daemun.toml` to a checked [`Config`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::hash::Hasher as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use toml::de::DeTable;
+use url::{Host, Url};
+
+use super::defaults;
+use super::read::{self, Kind, Located, Section, Source, nearest};
+use super::*;
+use crate::location::{Continent, Country, Point};
+
+/// The version of the file format that this program reads.
+const VERSION: i64 = 1;
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Config, Problems> {
+    let source = Source::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        source.problem(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+    }
+    // What follows a syntax error is a guess; complaints about guesses would only hide it.
+    let config = errors.is_empty().then(|| root(&source, document.get_ref())).flatten();
+    let problems = source.into_problems();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
+    }
+}
+
+fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
+    let mut root = Section::root(source, document);
+    root.required("version", &read::integer("the version of this file's format,", VERSION..=VERSION));
+
+    let mut fleet = root.table("fleet");
+    let name = fleet.required("name", &read::name());
+    fleet.finish();
+
+    let names = Names { datacenters: names_in(&mut root, "datacenters"), steered: Vec::new() };
+    let datacenters = datacenters(&mut root);
+    let servers = servers(&mut root, &names, &datacenters);
+    let fleet = Fleet {
+        name: name.map(|name| name.value).unwrap_or_default(),
+        datacenters: datacenters.into_iter().flatten().collect(),
+        servers,
+    };
+    let mut dns_section = root.table("dns");
+    let canonical = |name: String| name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();
+    let steered = names_in(&mut dns_section, "names").into_iter().map(canonical).collect();
+    let names = Names { steered, ..names };
+    let dns = dns(dns_section, &names, &fleet);
+    let gateway = gateway(root.table("gateway"), &names);
+    let sync = sync(root.table("sync"), names.datacenters.len());
+    let geo = geo(root.table("geo"));
+    root.finish();
+
+    let mut digest = SipHasher13::new();
+    digest.write(source.text.as_bytes());
+    Some(Config { fleet, dns, gateway, sync, geo, digest: format!("{:032x}", digest.finish128().as_u128()) })
+}
+
+/// The names that others may refer to.
+struct Names {
+    datacenters: Vec<String>,
+    steered: Vec<String>,
+}
+
+impl Names {
+    /// Notes a reference to a steered name that there is not.
+    fn check_steered(&self, section: &Section<'_>, key: &str, name: &Located<String>) {
+        if !self.steered.contains(&name.value) {
+            let hint = nearest(&name.value, self.steered.iter().map(String::as_str));
+            let hint = hint.map(|right| format!(": did you mean `{right}`?")).unwrap_or_default();
+            section.wrong(key, &name.span, format!("`{}` is not a steered name{hint}", name.value));
+        }
+    }
+
+    /// The number of the datacenter that a reference means.
+    fn datacenter(&self, section: &Section<'_>, key: &str, name: &Located<String>) -> Option<usize> {
+        let found = self.datacenters.iter().position(|datacenter| *datacenter == name.value);
+        if found.is_none() {
+            let all = self.datacenters.iter().map(String::as_str);
+            let hint = match nearest(&name.value, all) {
+                Some(right) => format!("did you mean `{right}`?"),
+                None => format!("the datacenters are {}", self.datacenters.join(", ")),
+            };
+            section.wrong(
+                key,
+                &name.span,
+                format!("unknown datacenter `{}`: {hint}", crate::shorten(&name.value)),
+            );
+        }
+        found
+    }
+
+    /// Numbers of an ordered list of datacenters, each at most once.
+    fn order(&self, section: &mut Section<'_>, key: &'static str) -> Option<Vec<usize>> {
+        let list = section.list(key, &read::text("the name of a datacenter"))?;
+        let mut order = Vec::new();
+        for name in &list {
+            if let Some(number) = self.datacenter(section, key, name) {
+                if order.contains(&number) {
+                    section.wrong(key, &name.span, format!("`{}` stands here twice", name.value));
+                } else {
+                    order.push(number);
+                }
+            }
+        }
+        Some(order)
+    }
+
+    /// Weights by number of the datacenter. Those not listed weigh 0 once any is listed.
+    fn weights(&self, section: &mut Section<'_>) -> Option<Vec<u32>> {
+        let entries = section.entries("weights", &read::integer("a weight", 0..=defaults::WEIGHT_MAX))?;
+        let mut weights = vec![0; self.datacenters.len()];
+        for (name, weight) in &entries {
+            if let Some(number) = self.datacenter(section, "weights", name) {
+                weights[number] = u32::try_from(weight.value).expect("the range was checked");
+            }
+        }
+        if let (true, Some((first, _))) = (weights.iter().all(|&weight| weight == 0), entries.first()) {
+            section.wrong(
+                "weights",
+                &first.span,
+                "all weights are 0: at least one datacenter must have a share",
+            );
+        }
+        Some(weights)
+    }
+}
+
+/// Notes what stands twice among things that must be different.
+fn unique<T: Eq + Hash>(
+    source: &Source<'_>,
+    what: &str,
+    seen: &mut HashMap<T, Range<usize>>,
+    key: T,
+    span: &Range<usize>,
+    shown: &str,
+) {
+    if let Some(first) = seen.get(&key) {
+        let (line, _) = source.place(first.start);
+        source.problem(span, format!("{what} `{}` is already given at line {line}", crate::shorten(shown)));
+    } else {
+        seen.insert(key, span.clone());
+    }
+}
+
+/// A first pass for the names alone, so that a table that is otherwise wrong is still known to references.
+fn names_in(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+    section.tables(key).into_iter().map(|table| table.peek_text("name").unwrap_or_default()).collect()
+}
+
+fn datacenters(root: &mut Section<'_>) -> Vec<Option<Datacenter>> {
+    let sections = root.tables("datacenters");
+    if sections.is_empty() {
+        root.missing("datacenters", "at least one [[datacenters]] table");
+    }
+    if let Some(over) = sections.get(DATACENTERS_MAX) {
+        over.source.problem(&over.span, format!("datacenters: at most {DATACENTERS_MAX} are supported"));
+    }
+    let mut seen = HashMap::new();
+    let mut seen_agents = HashMap::new();
+    sections.into_iter().map(|section| datacenter(section, &mut seen, &mut seen_agents)).collect()
+}
+
+fn datacenter(
+    mut section: Section<'_>,
+    seen: &mut HashMap<String, Range<usize>>,
+    seen_agents: &mut HashMap<String, Range<usize>>,
+) -> Option<Datacenter> {
+    let source = section.source;
+    let name = section.required("name", &read::name());
+    if let Some(name) = &name {
+        unique(source, "datacenter", seen, name.value.clone(), &name.span, &name.value);
+    }
+    let latitude = section.required("latitude", &read::number("degrees north", -90.0..=90.0));
+    let longitude = section.required("longitude", &read::number("degrees east", -180.0..=180.0));
+    let addresses = section.list("addresses", &usable_address());
+    if addresses.as_ref().is_none_or(Vec::is_empty) && (addresses.is_some() || !section.has("addresses")) {
+        section.missing("addresses", "a list of public IP addresses");
+    }
+    let capacity =
+        section.optional("capacity_rps", &read::integer("requests per second", 1..=i64::from(u32::MAX)));
+    let agent = section.required("agent", &read::url());
+    if let Some(agent) = &agent {
+        unique(source, "agent", seen_agents, agent.value.to_string(), &agent.span, agent.value.as_str());
+    }
+    section.finish();
+    Some(Datacenter {
+        name: name?.value,
+        point: Point { latitude: latitude?.value, longitude: longitude?.value },
+        addresses: addresses?.into_iter().map(|address| address.value).collect(),
+        capacity_rps: capacity.and_then(|rps| u32::try_from(rps.value).ok()),
+        agent: agent?.value,
+    })
+}
+
+/// An address that a server can have.
+fn usable_address() -> Kind<IpAddr> {
+    Kind::parsed("an IP address of a host, such as \"192.0.2.1\" or \"2001:db8::1\"", |text| {
+        let address: IpAddr = text.parse().ok()?;
+        (!address.is_unspecified() && !address.is_multicast() && address != IpAddr::V4(Ipv4Addr::BROADCAST))
+            .then(|| address.to_canonical())
+    })
+}
+
+fn servers(root: &mut Section<'_>, names: &Names, datacenters: &[Option<Datacenter>]) -> Vec<Server> {
+    let sections = root.tables("servers");
+    if let Some(over) = sections.get(SERVERS_MAX) {
+        over.source.problem(&over.span, format!("servers: at most {SERVERS_MAX} are supported"));
+    }
+    let mut seen = HashMap::new();
+    sections.into_iter().filter_map(|section| server(section, names, datacenters, &mut seen)).collect()
+}
+
+fn server(
+    mut section: Section<'_>,
+    names: &Names,
+    datacenters: &[Option<Datacenter>],
+    seen: &mut HashMap<String, Range<usize>>,
+) -> Option<Server> {
+    let name = section.required("name", &read::name());
+    if let Some(name) = &name {
+        unique(section.source, "server", seen, name.value.clone(), &name.span, &name.value);
+    }
+    let role = section.required("role", &read::name());
+    let datacenter = section.required("datacenter", &read::text("the name of a datacenter"));
+    let datacenter = datacenter.and_then(|name| names.datacenter(&section, "datacenter", &name));
+    let url = section.optional("url", &read::url()).map(|url| url.value);
+    let listed = section.list("addresses", &usable_address());
+    let addresses: Vec<IpAddr> = match (listed, &url, datacenter) {
+        (Some(listed), _, _) => listed.into_iter().map(|address| address.value).collect(),
+        (None, url, datacenter) => match (url.as_ref().and_then(url_address), datacenter) {
+            (Some(address), _) => vec![address],
+            (None, Some(number)) => {
+                datacenters[number].as_ref().map(|d| d.addresses.clone()).unwrap_or_default()
+            }
+            (None, None) => Vec::new(),
+        },
+    };
+    let weight = section.optional("weight", &read::integer("a weight", 0..=defaults::WEIGHT_MAX));
+    let check = check(&mut section, url.as_ref());
+    section.finish();
+    Some(Server {
+        name: name?.value,
+        role: role?.value,
+        datacenter: datacenter?,
+        addresses,
+        url,
+        weight: weight.map_or(defaults::WEIGHT, |weight| u32::try_from(weight.value).expect("range checked")),
+        check: check?,
+    })
+}
+
+fn url_address(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(v4) => Some(v4.into()),
+        Host::Ipv6(v6) => Some(v6.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// `check = { http = "/path" | "https://…", status = [200, 399] }`, `{ tcp = 443 }`, `{ none = true }`; by default a
+/// GET of the server's URL.
+fn check(section: &mut Section<'_>, url: Option<&Url>) -> Option<Check> {
+    if !section.has("check") {
+        section.table("check"); // the key is known, even if nobody wrote it
+        let Some(url) = url else {
+            section.missing("check", "a check such as { tcp = 443 }, or a `url` to get, or { none = true }");
+            return None;
+        };
+        return Some(Check::Http { url: url.clone(), status: defaults::STATUS });
+    }
+    let mut table = section.table("check");
+    let base = url.cloned();
+    let target = Kind::parsed("a URL, or a path such as \"/health\" below the server's `url`", move |text| {
+        let url = match &base {
+            Some(base) if text.starts_with('/') => base.join(text).ok()?,
+            _ => Url::parse(text).ok()?,
+        };
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    });
+    let http = table.optional("http", &target);
+    let status = table.list("status", &read::integer("an HTTP status", 100..=599));
+    let tcp = table.optional("tcp", &read::integer("a port", 1..=65535));
+    let none = table.optional("none", &read::only_true());
+    let given = ["http", "tcp", "none"].into_iter().filter(|key| table.has(key)).count();
+    if given != 1 {
+        let message = "expected exactly one of `http`, `tcp` and `none`";
+        table.source.problem(&table.span, format!("{}: {message}", section.path("check")));
+    }
+    let status = match status.as_deref() {
+        None => Some(defaults::STATUS),
+        Some([only]) => Some(only.value as u16..=only.value as u16),
+        Some([low, high]) if low.value <= high.value => Some(low.value as u16..=high.value as u16),
+        Some(_) => {
+            table.wrong("status", &table.span, "expected one status, or two that are the ends of a range");
+            None
+        }
+    };
+    table.finish();
+    match (http, tcp, none) {
+        (Some(url), None, None) => Some(Check::Http { url: url.value, status: status? }),
+        (None, Some(port), None) => {
+            Some(Check::Tcp { port: u16::try_from(port.value).expect("range checked") })
+        }
+        (None, None, Some(_)) => Some(Check::None),
+        _ => None,
+    }
+}
+
+fn listen() -> Kind<Listen> {
+    Kind::parsed("an address and a port such as \"0.0.0.0:53\", \"[::1]:53\" or \"datacenter:53\"", |text| {
+        if let Some(port) = text.strip_prefix("datacenter:") {
+            return Some(Listen { address: None, port: port.parse().ok().filter(|&port| port != 0)? });
+        }
+        let socket: SocketAddr = text.parse().ok()?;
+        (socket.port() != 0).then(|| Listen { address: Some(socket.ip()), port: socket.port() })
+    })
+}
+
+fn listens(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: impl FnOnce() -> Vec<Listen>,
+) -> Vec<Listen> {
+    let Some(list) = section.list(key, &listen()) else { return default() };
+    let mut seen = HashMap::new();
+    for one in &list {
+        let shown = one.value.address.map_or("datacenter".to_owned(), |address| address.to_string());
+        let shown = format!("{shown}:{}", one.value.port);
+        unique(section.source, "listener", &mut seen, shown.clone(), &one.span, &shown);
+    }
+    list.into_iter().map(|one| one.value).collect()
+}
+
+/// Everywhere, IPv6 included: Linux's wildcard `[::]` takes both families.
+fn everywhere(port: u16) -> Vec<Listen> {
+    vec![Listen { address: Some(Ipv6Addr::UNSPECIFIED.into()), port }]
+}
+
+fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns {
+    let listen = listens(&mut section, "listen", || everywhere(defaults::DNS_PORT));
+    let mut seen = HashMap::new();
+    let zones: Vec<ZoneFile> = section
+        .tables("zones")
+        .into_iter()
+        .filter_map(|mut zone| {
+            let name = zone.required("name", &domain_name());
+            let file = zone.required("file", &read::text("the path of a master file"));
+            if let Some(name) = &name {
+                unique(zone.source, "zone", &mut seen, name.value.clone(), &name.span, &name.value);
+            }
+            zone.finish();
+            Some(ZoneFile { name: name?.value, file: file?.value })
+        })
+        .collect();
+    let default_order = section_default_order(&mut section, names);
+    let read: Vec<OverrideRead> =
+        section.tables("overrides").into_iter().filter_map(|one| place_override(one, names)).collect();
+    let mut steered = steered_names(&mut section, names, fleet, &zones);
+    assign_overrides(&section, names, &read, &mut steered);
+    section.finish();
+    let overrides = read.into_iter().map(|one| one.place).collect();
+    Dns { listen, zones, names: steered, overrides, default_order }
+}
+
+/// Gives each steered name the overrides that hold for it; no place may have two of them for one name.
+fn assign_overrides(
+    section: &Section<'_>,
+    names: &Names,
+    read: &[OverrideRead],
+    steered: &mut [SteeredName],
+) {
+    for name in read.iter().filter_map(|one| one.only.as_ref()).flatten() {
+        names.check_steered(section, "overrides", name);
+    }
+    for name in steered {
+        let mut seen = HashMap::new();
+        for (number, one) in read.iter().enumerate() {
+            if one.only.as_ref().is_none_or(|only| only.iter().any(|only| only.value == name.name)) {
+                for place in &one.places {
+                    unique(
+                        section.source,
+                        "an override for",
+                        &mut seen,
+                        &place.value,
+                        &place.span,
+                        &place.value,
+                    );
+                }
+                name.overrides.push(number);
+            }
+        }
+    }
+}
+
+/// The order for clients of unknown place; the datacenters it leaves out follow in the order of the file.
+fn section_default_order(section: &mut Section<'_>, names: &Names) -> Vec<usize> {
+    let mut order = names.order(section, "default_order").unwrap_or_default();
+    complete(&mut order, names.datacenters.len());
+    order
+}
+
+fn complete(order: &mut Vec<usize>, count: usize) {
+    for number in 0..count {
+        if !order.contains(&number) {
+            order.push(number);
+        }
+    }
+}
+
+/// A host name: letters, digits, hyphens and underscores in labels of up to 63, 253 in all.
+fn domain_name() -> Kind<String> {
+    Kind::parsed("a domain name such as \"www.example.net\"", |text| {
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        ((1..=253).contains(&name.len()) && name.split('.').all(label)).then_some(name)
+    })
+}
+
+fn steered_names(
+    section: &mut Section<'_>,
+    names: &Names,
+    fleet: &Fleet,
+    zones: &[ZoneFile],
+) -> Vec<SteeredName> {
+    let sections = section.tables("names");
+    if let Some(over) = sections.get(NAMES_MAX) {
+        over.source.problem(&over.span, format!("dns.names: at most {NAMES_MAX} are supported"));
+    }
+    let mut seen = HashMap::new();
+    sections.into_iter().filter_map(|one| steered_name(one, names, fleet, zones, &mut seen)).collect()
+}
+
+fn steered_name(
+    mut section: Section<'_>,
+    names: &Names,
+    fleet: &Fleet,
+    zones: &[ZoneFile],
+    seen: &mut HashMap<String, Range<usize>>,
+) -> Option<SteeredName> {
+    let name = section.required("name", &domain_name());
+    if let Some(name) = &name {
+        unique(section.source, "steered name", seen, name.value.clone(), &name.span, &name.value);
+        let inside = |zone: &ZoneFile| {
+            name.value.strip_suffix(&zone.name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if !zones.iter().any(inside) {
+            let zones = zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>().join(", ");
+            section.wrong("name", &name.span, format!("`{}` is in none of the zones ({zones})", name.value));
+        }
+    }
+    let policy = policy(&mut section, names);
+    let ttl = section.optional("ttl", &read::integer("seconds", 0..=defaults::TTL_SECONDS_MAX));
+    let role = section.optional("role", &read::name());
+    let shown_role = role.as_ref().map_or(defaults::ROLE, |role| role.value.as_str()).to_owned();
+    const TYPES: &[(&str, AddressType)] = &[("A", AddressType::A), ("AAAA", AddressType::Aaaa)];
+    let types = section.list("types", &read::one_of(TYPES));
+    let types = address_types(&section, types, &shown_role, fleet, names);
+    section.finish();
+    Some(SteeredName {
+        name: name?.value,
+        policy: policy?,
+        ttl_seconds: ttl
+            .map_or(defaults::TTL_SECONDS, |ttl| u32::try_from(ttl.value).expect("range checked")),
+        types: types?,
+        role: shown_role,
+        overrides: Vec::new(),
+    })
+}
+
+/// The families to answer. Those asked for must be there in every datacenter that has the role, or a user would be
+/// sent to a place that cannot be reached; silent: those that all have.
+fn address_types(
+    section: &Section<'_>,
+    asked: Option<Vec<Located<AddressType>>>,
+    role: &str,
+    fleet: &Fleet,
+    names: &Names,
+) -> Option<Vec<AddressType>> {
+    // With a datacenter missing, numbers do not fit, and what is wrong with it has been said.
+    if fleet.datacenters.len() != names.datacenters.len() {
+        return None;
+    }
+    let with_role: Vec<usize> = (0..fleet.datacenters.len())
+        .filter(|&number| fleet.servers_of(number, role).next().is_some())
+        .collect();
+    if with_role.is_empty() {
+        section
+            .source
+            .problem(&section.span, format!("{}: no server has the role `{role}`", section.path("role")));
+        return None;
+    }
+    let lacks = |number: usize, family: AddressType| {
+        !fleet
+            .servers_of(number, role)
+            .any(|server| server.addresses.iter().any(|address| family.holds(address)))
+    };
+    let Some(asked) = asked else {
+        let both = [AddressType::A, AddressType::Aaaa].into_iter();
+        let types: Vec<_> =
+            both.filter(|&family| !with_role.iter().any(|&number| lacks(number, family))).collect();
+        if types.is_empty() {
+            let message =
+                "no address family is there in every datacenter: give each an IPv4 or each an IPv6 address";
+            section.source.problem(&section.span, format!("{}: {message}", section.path("types")));
+        }
+        return (!types.is_empty()).then_some(types);
+    };
+    for family in &asked {
+        for &number in with_role.iter().filter(|&&number| lacks(number, family.value)) {
+            let (name, version) =
+                (&names.datacenters[number], if family.value == AddressType::A { 4 } else { 6 });
+            section.wrong("types", &family.span, format!(
+                "{} is asked for, but no `{role}` server of datacenter `{name}` has an IPv{version} address",
+                family.value.name()
+            ));
+        }
+    }
+    if asked.is_empty() {
+        section.missing("types", "\"A\", \"AAAA\" or both");
+        return None;
+    }
+    let mut types: Vec<_> = asked.into_iter().map(|family| family.value).collect();
+    types.sort();
+    types.dedup();
+    Some(types)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum PolicyWord {
+    Nearest,
+    Weighted,
+    Failover,
+}
+
+fn policy(section: &mut Section<'_>, names: &Names) -> Option<Policy> {
+    const WORDS: &[(&str, PolicyWord)] = &[
+        ("nearest", PolicyWord::Nearest),
+        ("weighted", PolicyWord::Weighted),
+        ("failover", PolicyWord::Failover),
+    ];
+    let word = section.required("policy", &read::one_of(WORDS));
+    let weights = names.weights(section);
+    let order = names.order(section, "order");
+    let band = section.optional("band_km", &read::integer("kilometres", 0..=defaults::BAND_KM_MAX));
+    let word = word?;
+    let misplaced = |key: &str, belongs: &str| {
+        if section.has(key) {
+            section.wrong(key, &word.span, format!("goes with policy {belongs}"));
+        }
+    };
+    match word.value {
+        PolicyWord::Nearest => {
+            misplaced("order", "\"failover\"");
+            let band_km =
+                band.map_or(defaults::BAND_KM, |band| u32::try_from(band.value).expect("range checked"));
+            if weights.is_some() && band_km == 0 {
+                section.wrong(
+                    "weights",
+                    &word.span,
+                    "with policy \"nearest\" weights share users inside a `band_km`; give one",
+                );
+            }
+            let weights = weights.unwrap_or_else(|| vec![defaults::WEIGHT; names.datacenters.len()]);
+            Some(Policy::Nearest { band_km, weights })
+        }
+        PolicyWord::Weighted => {
+            misplaced("order", "\"failover\"");
+            misplaced("band_km", "\"nearest\"");
+            if weights.is_none() && !section.has("weights") {
+                section.missing("weights", "a table such as { seoul = 70, frankfurt = 30 }");
+            }
+            Some(Policy::Weighted { weights: weights? })
+        }
+        PolicyWord::Failover => {
+            misplaced("weights", "\"weighted\" or \"nearest\"");
+            misplaced("band_km", "\"nearest\"");
+            if order.is_none() && !section.has("order") {
+                section.missing("order", "a list of datacenters, first choice first");
+            }
+            let mut order = order?;
+            complete(&mut order, names.datacenters.len());
+            Some(Policy::Failover { order })
+        }
+    }
+}
+
+/// An override as it was read.
+struct OverrideRead {
+    place: PlaceOverride,
+    /// The steered names it is limited to; `None`: all.
+    only: Option<Vec<Located<String>>>,
+    /// Each prefix, country and continent as text, to find two overrides for one.
+    places: Vec<Located<String>>,
+}
+
+fn place_override(mut section: Section<'_>, names: &Names) -> Option<OverrideRead> {
+    fn note<T: ToString>(list: Vec<Located<T>>, what: &str, places: &mut Vec<Located<String>>) -> Vec<T> {
+        let shown = |one: &Located<T>| format!("{what}{}", one.value.to_string());
+        places.extend(list.iter().map(|one| Located { value: shown(one), span: one.span.clone() }));
+        list.into_iter().map(|one| one.value).collect()
+    }
+    let mut places = Vec::new();
+    let prefixes = section.list("prefixes", &read::prefix()).unwrap_or_default();
+    let prefixes: Vec<IpNet> = note(prefixes, "prefix ", &mut places);
+    let country = Kind::parsed("a two-letter country code such as \"KR\"", Country::from_code);
+    let countries = section.list("countries", &country).unwrap_or_default();
+    let countries = note(countries, "country ", &mut places);
+    let continent = Kind::parsed("one of AF, AN, AS, EU, NA, OC, SA", Continent::from_code);
+    let continents = section.list("continents", &continent).unwrap_or_default();
+    let continents = note(continents, "continent ", &mut places);
+    let order = names.order(&mut section, "order");
+    let only = section.list("names", &domain_name());
+    if ["prefixes", "countries", "continents"].iter().all(|key| !section.has(key)) {
+        let message = "expected at least one of `prefixes`, `countries` and `continents`";
+        section.source.problem(&section.span, format!("{}: {message}", section.path("countries")));
+    }
+    if !section.has("order") {
+        section.missing("order", "a list of datacenters, first choice first");
+    }
+    section.finish();
+    Some(OverrideRead {
+        place: PlaceOverride { prefixes, countries, continents, order: order? },
+        only,
+        places,
+    })
+}
+
+fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
+    let listen = listens(&mut section, "listen", || everywhere(defaults::GATEWAY_PORT));
+    let index = section.optional("index", &read::text("the path of an HTML file"));
+    let order_as = section.optional("order_as", &domain_name());
+    if let Some(name) = &order_as {
+        names.check_steered(&section, "order_as", name);
+    }
+    let trusted = section.list("trusted_proxies", &read::prefix()).unwrap_or_default();
+    section.finish();
+    Gateway {
+        listen,
+        index: index.map(|index| index.value),
+        order_as: order_as.map(|name| name.value),
+        trusted_proxies: trusted.into_iter().map(|net| net.value).collect(),
+    }
+}
+
+fn sync(mut section: Section<'_>, datacenters: usize) -> Sync {
+    let listen = listens(&mut section, "listen", || everywhere(defaults::AGENT_PORT));
+    let admin = listens(&mut section, "admin", || {
+        vec![Listen { address: Some(Ipv4Addr::LOCALHOST.into()), port: defaults::ADMIN_PORT }]
+    });
+    let mut table = section.table("probe");
+    let between = |low, high| read::duration(Duration::from_millis(low)..=Duration::from_millis(high));
+    let interval = table.optional("interval", &between(50, 600_000));
+    let timeout = table.optional("timeout", &between(50, 60_000));
+    let burst_gap = table.optional("burst_gap", &between(10, 60_000));
+    let fall = table.optional("fall", &read::integer("failed probes", 1..=100));
+    let rise = table.optional("rise", &read::integer("successful probes", 1..=100));
+    table.finish();
+    section.finish();
+    // With two datacenters the survivor decides by its own eyes and must be surer.
+    let fall_default = if datacenters <= 2 { defaults::PROBE_FALL_ALONE } else { defaults::PROBE_FALL };
+    let count = |found: Option<Located<i64>>, default| {
+        found.map_or(default, |count| u32::try_from(count.value).expect("range checked"))
+    };
+    let probe = Probe {
+        interval: interval.map_or(defaults::PROBE_INTERVAL, |found| found.value),
+        timeout: timeout.map_or(defaults::PROBE_TIMEOUT, |found| found.value),
+        burst_gap: burst_gap.map_or(defaults::PROBE_BURST_GAP, |found| found.value),
+        fall: count(fall, fall_default),
+        rise: count(rise, defaults::PROBE_RISE),
+    };
+    Sync { listen, admin, probe }
+}
+
+fn geo(mut section: Section<'_>) -> GeoSource {
+    let database = section.optional("database", &read::text("the path of a MaxMind-format file"));
+    let ranges = section.list("ranges", &read::text("the path of a file of `first,last,country` lines"));
+    section.finish();
+    match (database, ranges) {
+        (Some(database), _) => GeoSource::Database(database.value),
+        (None, Some(ranges)) if !ranges.is_empty() => {
+            GeoSource::Ranges(ranges.into_iter().map(|file| file.value).collect())
+        }
+        _ => GeoSource::Builtin,
+    }
+}

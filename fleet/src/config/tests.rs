@@ -1,0 +1,334 @@
+//! A config that is right, and what is said of each way to be wrong.
+
+use super::*;
+
+/// A config in which everything is used.
+const WHOLE: &str = r#"version = 1
+
+[fleet]
+name = "shop"
+
+[[datacenters]]
+name = "seoul"
+latitude = 37.57
+longitude = 126.98
+addresses = ["192.0.2.1", "2001:db8::1"]
+capacity_rps = 1000
+agent = "http://10.0.1.1:7400"
+
+[[datacenters]]
+name = "frankfurt"
+latitude = 50.11
+longitude = 8.68
+addresses = ["192.0.2.2"]
+agent = "http://10.0.2.1:7400"
+
+[[servers]]
+name = "door-seoul"
+role = "frontdoor"
+datacenter = "seoul"
+url = "https://seoul.shop.example/"
+
+[[servers]]
+name = "door-frankfurt"
+role = "frontdoor"
+datacenter = "frankfurt"
+addresses = ["192.0.2.22"]
+weight = 50
+check = { tcp = 443 }
+
+[[servers]]
+name = "api-seoul"
+role = "api"
+datacenter = "seoul"
+url = "http://192.0.2.9:8000/v2/"
+check = { http = "/health", status = 204 }
+
+[dns]
+listen = ["datacenter:53", "[::1]:5353"]
+default_order = ["frankfurt"]
+
+[[dns.zones]]
+name = "shop.example."
+file = "shop.zone"
+
+[[dns.names]]
+name = "WWW.shop.example"
+policy = "nearest"
+band_km = 500
+weights = { seoul = 2, frankfurt = 1 }
+ttl = 60
+
+[[dns.names]]
+name = "api.shop.example"
+policy = "failover"
+order = ["seoul"]
+role = "api"
+types = "A"
+
+[[dns.overrides]]
+countries = ["KR", "jp"]
+continents = ["AS"]
+prefixes = ["198.51.100.0/24", "203.0.113.7"]
+order = ["seoul"]
+names = ["www.shop.example"]
+
+[gateway]
+listen = "0.0.0.0:8080"
+index = "index.html"
+order_as = "www.shop.example"
+trusted_proxies = ["127.0.0.0/8"]
+
+[sync]
+listen = ["datacenter:7400"]
+admin = ["127.0.0.1:7480"]
+probe = { interval = "1s", timeout = "2s", fall = 5, rise = 2, burst_gap = "100ms" }
+
+[geo]
+ranges = ["geoip", "geoip6"]
+"#;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse("daemun.toml", text)
+}
+
+/// All that is said about `WHOLE` with `from` replaced by `to`.
+fn problems(from: &str, to: &str) -> String {
+    assert_eq!(WHOLE.matches(from).count(), 1, "`{from}` stands once");
+    parse(&WHOLE.replace(from, to)).expect_err("a problem").to_string()
+}
+
+#[test]
+fn everything_is_read() {
+    let config = parse(WHOLE).unwrap();
+    assert_eq!(config.fleet.name, "shop");
+    assert_eq!(config.fleet.datacenter("frankfurt"), Some(1));
+    let [door, other, api] = &config.fleet.servers[..] else { panic!("three servers") };
+    assert_eq!(door.addresses.len(), 2, "the datacenter's");
+    assert_eq!(
+        door.check,
+        Check::Http { url: Url::parse("https://seoul.shop.example/").unwrap(), status: 200..=399 }
+    );
+    assert_eq!((other.weight, &other.check), (50, &Check::Tcp { port: 443 }));
+    assert_eq!(api.addresses, ["192.0.2.9".parse::<IpAddr>().unwrap()], "from the URL");
+    assert_eq!(
+        api.check,
+        Check::Http { url: Url::parse("http://192.0.2.9:8000/health").unwrap(), status: 204..=204 }
+    );
+    assert_eq!(config.dns.listen[0].sockets(&config.fleet.datacenters[0]).len(), 2);
+    assert_eq!(config.dns.default_order, [1, 0], "completed");
+    assert_eq!(config.dns.zones[0].name, "shop.example");
+    let [www, second] = &config.dns.names[..] else { panic!("two names") };
+    assert_eq!(
+        (www.name.as_str(), www.ttl_seconds, &www.types[..]),
+        ("www.shop.example", 60, &[AddressType::A][..])
+    );
+    assert_eq!(www.policy, Policy::Nearest { band_km: 500, weights: vec![2, 1] });
+    assert_eq!((&www.overrides[..], &second.overrides[..]), (&[0][..], &[][..]));
+    assert_eq!(second.policy, Policy::Failover { order: vec![0, 1] });
+    assert_eq!(config.gateway.order_as.as_deref(), Some("www.shop.example"));
+    assert_eq!(config.sync.probe.fall, 5);
+    assert_eq!(config.geo, GeoSource::Ranges(vec!["geoip".into(), "geoip6".into()]));
+    assert_eq!(config.digest.len(), 32);
+    assert_ne!(config.digest, parse(&format!("{WHOLE}\n")).unwrap().digest);
+}
+
+#[test]
+fn silence_means_defaults() {
+    let text = "version = 1\n[fleet]\nname = \"one\"\n[[datacenters]]\nname = \"here\"\nlatitude = 0\nlongitude = 0\naddresses = \"192.0.2.1\"\nagent = \"http://192.0.2.1:7400\"\n";
+    let config = parse(text).unwrap();
+    assert_eq!(config.sync.admin, [Listen { address: Some("127.0.0.1".parse().unwrap()), port: 7480 }]);
+    assert_eq!(config.sync.probe.fall, 14, "one observer decides alone");
+    assert_eq!(config.geo, GeoSource::Builtin);
+    assert!(config.dns.names.is_empty() && config.gateway.index.is_none());
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    assert_eq!(
+        problems("latitude = 50.11", "lattitude = 50.11"),
+        "daemun.toml:14:1: datacenters[1].latitude: missing: expected degrees north from -90 to 90\n\
+         daemun.toml:16:1: unknown key `datacenters[1].lattitude`: did you mean `latitude`?"
+    );
+    assert!(
+        problems("weight = 50", "colour = 50")
+            .contains("unknown key `servers[1].colour`: the keys here are name, role")
+    );
+}
+
+#[test]
+fn every_problem_at_once() {
+    let text = WHOLE
+        .replace("37.57", "137.57")
+        .replace("datacenter = \"frankfurt\"", "datacenter = \"frankfrut\"")
+        .replace("ttl = 60", "ttl = -1")
+        .replace("interval = \"1s\"", "interval = 1");
+    let said = parse(&text).unwrap_err();
+    let places: Vec<_> = said.0.iter().map(|problem| (problem.line, problem.column)).collect();
+    assert_eq!(places, [(8, 12), (30, 14), (55, 7), (80, 22)], "{said}");
+    assert!(said.0[0].message.contains("expected degrees north from -90 to 90, found the number 137.57"));
+    assert!(said.0[1].message.contains("did you mean `frankfurt`?"));
+}
+
+/// Field by field: what is put in, and a part of what must be said.
+#[test]
+fn every_field_says_what_it_wants() {
+    for (from, to, part) in [
+        ("version = 1\n", "", "version: missing"),
+        ("version = 1\n", "version = 2\n", "from 1 to 1, found the integer 2"),
+        ("[fleet]\nname = \"shop\"", "", "fleet.name: missing"),
+        ("name = \"shop\"", "name = \"Shop!\"", "lower-case letters"),
+        (
+            "name = \"frankfurt\"\nlat",
+            "name = \"seoul\"\nlat",
+            "datacenter `seoul` is already given at line 7",
+        ),
+        (
+            "name = \"door-frankfurt\"",
+            "name = \"door-seoul\"",
+            "server `door-seoul` is already given at line 22",
+        ),
+        (
+            "longitude = 126.98",
+            "longitude = \"east\"",
+            "expected degrees east from -180 to 180, found \"east\"",
+        ),
+        ("addresses = [\"192.0.2.2\"]", "addresses = []", "datacenters[1].addresses: missing"),
+        (
+            "addresses = [\"192.0.2.2\"]",
+            "addresses = [\"0.0.0.0\"]",
+            "datacenters[1].addresses[0]: expected an IP address of a host",
+        ),
+        ("addresses = [\"192.0.2.2\"]", "addresses = [\"192.0.2.256\"]", "found \"192.0.2.256\""),
+        ("capacity_rps = 1000", "capacity_rps = 0", "requests per second from 1"),
+        (
+            "agent = \"http://10.0.2.1:7400\"",
+            "agent = \"http://10.0.1.1:7400\"",
+            "agent `http://10.0.1.1:7400/` is already given",
+        ),
+        ("agent = \"http://10.0.2.1:7400\"", "agent = \"ftp://10.0.2.1\"", "expected an http or https URL"),
+        ("role = \"api\"\ndatacenter", "role = 3\ndatacenter", "servers[2].role: expected a name"),
+        ("weight = 50", "weight = 1.5", "expected a weight from 0 to 1000000, found the number 1.5"),
+        ("check = { tcp = 443 }", "", "servers[1].check: missing"),
+        ("check = { tcp = 443 }", "check = { tcp = 443, http = \"/\" }", "exactly one of"),
+        ("check = { tcp = 443 }", "check = { tcp = 70000 }", "a port from 1 to 65535"),
+        ("status = 204", "status = [300, 200]", "ends of a range"),
+        ("\"datacenter:53\"", "\"datacenter\"", "dns.listen[0]: expected an address and a port"),
+        ("\"[::1]:5353\"", "\"datacenter:53\"", "listener `datacenter:53` is already given"),
+        (
+            "default_order = [\"frankfurt\"]",
+            "default_order = [\"frankfurt\", \"frankfurt\"]",
+            "`frankfurt` stands here twice",
+        ),
+        ("file = \"shop.zone\"", "", "dns.zones[0].file: missing"),
+        ("name = \"shop.example.\"", "name = \"shop..example\"", "expected a domain name"),
+        (
+            "name = \"shop.example.\"",
+            "name = \"store.example\"",
+            "`www.shop.example` is in none of the zones (store.example)",
+        ),
+        (
+            "policy = \"nearest\"",
+            "policy = \"closest\"",
+            "one of \"nearest\", \"weighted\", \"failover\", found \"closest\"",
+        ),
+        ("band_km = 500\n", "", "weights share users inside a `band_km`"),
+        ("weights = { seoul = 2, frankfurt = 1 }", "weights = { seoul = 0 }", "all weights are 0"),
+        (
+            "weights = { seoul = 2, frankfurt = 1 }",
+            "weights = { busan = 1 }",
+            "unknown datacenter `busan`: the datacenters are seoul, frankfurt",
+        ),
+        ("order = [\"seoul\"]\nrole", "role", "dns.names[1].order: missing"),
+        (
+            "policy = \"nearest\"",
+            "policy = \"weighted\"",
+            "dns.names[0].band_km: goes with policy \"nearest\"",
+        ),
+        (
+            "policy = \"failover\"",
+            "policy = \"nearest\"",
+            "dns.names[1].order: goes with policy \"failover\"",
+        ),
+        (
+            "types = \"A\"",
+            "types = \"AAAA\"",
+            "AAAA is asked for, but no `api` server of datacenter `seoul` has an IPv6 address",
+        ),
+        ("types = \"A\"", "types = \"MX\"", "one of \"A\", \"AAAA\""),
+        ("types = \"A\"", "types = []", "dns.names[1].types: missing"),
+        ("role = \"api\"\ntypes", "role = \"apis\"\ntypes", "no server has the role `apis`"),
+        (
+            "name = \"api.shop.example\"",
+            "name = \"www.shop.example\"",
+            "steered name `www.shop.example` is already given",
+        ),
+        ("\"jp\"", "\"KR\"", "an override for `country KR` is already given"),
+        (
+            "\"203.0.113.7\"",
+            "\"198.51.100.0/24\"",
+            "an override for `prefix 198.51.100.0/24` is already given",
+        ),
+        ("\"203.0.113.7\"", "\"203.0.113.7/24\"", "no bits set behind the slash"),
+        ("\"203.0.113.7\"", "\"203.0.113.7/33\"", "expected an address prefix"),
+        ("continents = [\"AS\"]", "continents = [\"Asia\"]", "one of AF, AN, AS"),
+        (
+            "names = [\"www.shop.example\"]",
+            "names = [\"ww.shop.example\"]",
+            "`ww.shop.example` is not a steered name",
+        ),
+        (
+            "order_as = \"www.shop.example\"",
+            "order_as = \"no.shop.example\"",
+            "`no.shop.example` is not a steered name",
+        ),
+        (
+            "listen = \"0.0.0.0:8080\"",
+            "listen = \"0.0.0.0:0\"",
+            "gateway.listen: expected an address and a port",
+        ),
+        ("interval = \"1s\"", "interval = \"1ms\"", "a duration from \"50ms\" to \"10m\""),
+        ("rise = 2", "rise = 0", "successful probes from 1 to 100"),
+        ("[geo]", "[goe]", "unknown key `goe`: did you mean `geo`?"),
+        ("[fleet]", "[[fleet]]", "fleet: expected a table"),
+        ("[[dns.zones]]", "[dns.zones]", "expected `[[zones]]` tables, found a table"),
+        ("[gateway]", "[gateway", "not TOML"),
+    ] {
+        let said = problems(from, to);
+        assert!(said.contains(part), "`{from}` → `{to}`: expected to be told `{part}`, was told\n{said}");
+        assert!(said.lines().all(|line| line.starts_with("daemun.toml:")), "{said}");
+    }
+}
+
+#[test]
+fn two_families_when_all_have_them() {
+    let both = WHOLE.replace("addresses = [\"192.0.2.22\"]", "addresses = [\"192.0.2.22\", \"2001:db8::2\"]");
+    assert_eq!(parse(&both).unwrap().dns.names[0].types, [AddressType::A, AddressType::Aaaa]);
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    for text in [
+        "",
+        "\u{0}",
+        "version = 1",
+        "a = [[[[",
+        "[[datacenters]]\n[[datacenters]]",
+        "datacenters = 3",
+        "datacenters = [1, 2]",
+        "🦀 = 🦀",
+        "version = 99999999999999999999",
+    ] {
+        parse(text).expect_err(text);
+    }
+    // Every line taken away, and the text cut at every byte.
+    let lines: Vec<&str> = WHOLE.lines().collect();
+    for gone in 0..lines.len() {
+        let rest: Vec<&str> =
+            lines.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, line)| *line).collect();
+        let _ = parse(&rest.join("\n"));
+    }
+    for end in (0..WHOLE.len()).filter(|end| WHOLE.is_char_boundary(*end)) {
+        let _ = parse(&WHOLE[..end]);
+    }
+}

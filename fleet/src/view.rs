@@ -1,0 +1,194 @@
+//! The fleet view: what is true of the fleet now, and why. Immutable, numbered, the one truth that the DNS answer,
+//! the server list and the drill report share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a datacenter.
+///
+/// ```text
+///            drain                  empty
+///  serving ────────▶ draining ───────────────▶ drained
+///   ▲  │ ▲              │ restore                  │ restore
+///   │  │ └──────────────┘                          │
+///   │  └───── lost ─────▶ down                     │
+///   │                      │ back                  │
+///   └── ramping ◀── catching-up ◀──────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Gets its users.
+    Serving,
+    /// Being emptied by an operator: no new users.
+    Draining,
+    /// Emptied by an operator.
+    Drained,
+    /// Users cannot get there.
+    Down,
+    /// Back, but its data is not yet what the others have.
+    CatchingUp,
+    /// Back, and given this percentage of its users.
+    Ramping(u8),
+}
+
+impl State {
+    /// How placement treats the state: lower ranks first; members of the first rank that has any are used.
+    ///
+    /// Only rank 0 is normal service. What follows is the order in which we would rather send a user somewhere
+    /// than nowhere: a datacenter that is alive but told to rest before one that is behind, that before a dead one.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            State::Serving | State::Ramping(_) => 0,
+            State::Draining => 1,
+            State::CatchingUp => 2,
+            State::Drained => 3,
+            State::Down => 4,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Serving => f.write_str("serving"),
+            State::Draining => f.write_str("draining"),
+            State::Drained => f.write_str("drained"),
+            State::Down => f.write_str("down"),
+            State::CatchingUp => f.write_str("catching-up"),
+            State::Ramping(percent) => write!(f, "ramping {percent}%"),
+        }
+    }
+}
+
+/// The health of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// The observers reach it.
+    Up,
+    /// They do not.
+    Down,
+    /// Nobody has said yet, or nobody checks it. Used like `Up`: absence of news is no reason to move users.
+    Unknown,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Health::Up => "up",
+            Health::Down => "down",
+            Health::Unknown => "unknown",
+        })
+    }
+}
+
+/// A datacenter in a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatacenterView {
+    /// The state.
+    pub state: State,
+    /// Why, for people.
+    pub why: String,
+    /// Since when, milliseconds of Unix time by the clock of the agent whose fact decided; 0: since the start.
+    pub since_unix_ms: u64,
+}
+
+/// A server in a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// The health.
+    pub health: Health,
+    /// Why, for people.
+    pub why: String,
+    /// As for a datacenter.
+    pub since_unix_ms: u64,
+}
+
+/// How far each author's log of facts has been heard: datacenter → number of its newest fact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Frontier(pub BTreeMap<String, u64>);
+
+impl Frontier {
+    /// The number of `author`'s newest fact; 0 when none was heard.
+    pub fn of(&self, author: &str) -> u64 {
+        self.0.get(author).copied().unwrap_or(0)
+    }
+
+    /// True when everything `other` has heard has been heard here.
+    pub fn covers(&self, other: &Frontier) -> bool {
+        other.0.iter().all(|(author, &number)| self.of(author) >= number)
+    }
+
+    /// The generation of a view at this frontier: the sum of its numbers, so that any newly heard fact raises it.
+    pub fn generation(&self) -> u64 {
+        self.0.values().fold(0, |sum, number| sum.saturating_add(*number))
+    }
+}
+
+/// What is true of the fleet now. A pure function of (config, frontier of facts).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// Rises with every fact heard.
+    pub generation: u64,
+    /// The facts it was made from.
+    pub frontier: Frontier,
+    /// Digest of the config it was made under.
+    pub config_digest: String,
+    /// State of each datacenter, by name.
+    pub datacenters: BTreeMap<String, DatacenterView>,
+    /// Health of each server, by name.
+    pub servers: BTreeMap<String, ServerView>,
+    /// Everything looks down: more likely our own eyes, so all are used.
+    pub fail_open: bool,
+}
+
+impl FleetView {
+    /// The view before anything is known: all serve, nobody has said so.
+    pub fn unobserved(config: &crate::config::Config) -> Self {
+        let why = "not observed yet";
+        let datacenter = || DatacenterView { state: State::Serving, why: why.to_owned(), since_unix_ms: 0 };
+        let server = || ServerView { health: Health::Unknown, why: why.to_owned(), since_unix_ms: 0 };
+        Self {
+            generation: 0,
+            frontier: Frontier::default(),
+            config_digest: config.digest.clone(),
+            datacenters: config.fleet.datacenters.iter().map(|d| (d.name.clone(), datacenter())).collect(),
+            servers: config.fleet.servers.iter().map(|s| (s.name.clone(), server())).collect(),
+            fail_open: false,
+        }
+    }
+
+    /// Whether to take `next` in the place of this view: not when its frontier has heard less or the same.
+    /// A view of another config is always news.
+    pub fn is_superseded_by(&self, next: &FleetView) -> bool {
+        next.config_digest != self.config_digest || !self.frontier.covers(&next.frontier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frontier(pairs: &[(&str, u64)]) -> Frontier {
+        Frontier(pairs.iter().map(|&(author, number)| (author.to_owned(), number)).collect())
+    }
+
+    #[test]
+    fn frontiers_cover_or_not() {
+        let (a, b) = (frontier(&[("seoul", 3), ("frankfurt", 1)]), frontier(&[("seoul", 2)]));
+        assert!(a.covers(&b) && !b.covers(&a) && a.covers(&a));
+        let c = frontier(&[("virginia", 4)]);
+        assert!(!a.covers(&c) && !c.covers(&a));
+        assert_eq!((a.generation(), c.generation(), Frontier::default().generation()), (4, 4, 0));
+    }
+
+    #[test]
+    fn states_read_well_on_the_wire() {
+        assert_eq!(serde_json::to_string(&State::CatchingUp).unwrap(), r#""catching-up""#);
+        assert_eq!(serde_json::to_string(&State::Ramping(25)).unwrap(), r#"{"ramping":25}"#);
+    }
+}
