@@ -328,7 +328,7 @@ impl Compiler<'_> {
         for (net, over) in prefixes {
             let first = key(net.network());
             let after = key(net.broadcast()).checked_add(1 << (128 - bits));
-            let resumes = |at| borders.range(..=at).next_back().map_or(None, |(_, &value)| value);
+            let resumes = |at| borders.range(..=at).next_back().and_then(|(_, &value)| value);
             let after = after.map(|after| (after, resumes(after)));
             borders.retain(|&at, _| at < first || after.is_none_or(|(after, _)| at >= after));
             borders.insert(first, Some(over));

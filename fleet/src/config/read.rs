@@ -65,8 +65,10 @@ pub(super) struct Located<T> {
 /// What a value may be: how to read it, and how to say what was expected.
 pub(super) struct Kind<T> {
     expected: String,
-    read: Box<dyn Fn(&DeValue<'_>) -> Option<T>>,
+    read: Box<ReadValue<T>>,
 }
+
+type ReadValue<T> = dyn Fn(&DeValue<'_>) -> Option<T>;
 
 impl<T: 'static> Kind<T> {
     fn new(expected: impl Into<String>, read: impl Fn(&DeValue<'_>) -> Option<T> + 'static) -> Self {

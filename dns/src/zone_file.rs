@@ -1,0 +1,487 @@
+//! Master files (RFC 1035 section 5): entries, directives, and what each error says.
+//!
+//! The reader here cuts the text into entries and knows the line of each; `hickory-proto` reads the record data,
+//! whose many types it knows. Going entry by entry finds every error of a file, not only the first.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecoder, Restrict};
+use hickory_proto::serialize::txt::{Parser, parse_ttl};
+
+use crate::zone::{Node, Zone};
+
+/// `$INCLUDE` within `$INCLUDE`: deeper than this is a loop.
+const INCLUDES_MAX: usize = 8;
+/// Errors after which reading stops: the file is probably not a master file.
+const ERRORS_MAX: usize = 50;
+
+/// Something that is wrong with a master file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ZoneFileError {
+    /// Name of the file.
+    pub file: String,
+    /// Line, from 1; 0 when it is the whole zone that is wrong.
+    pub line: usize,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for ZoneFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+/// Reads a zone. `load` gives the text of an included file by the path in the file, or why there is none.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn parse(
+    file: &str,
+    text: &str,
+    origin: &str,
+    load: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Zone, Vec<ZoneFileError>> {
+    let whole = |message: String| vec![ZoneFileError { file: file.to_owned(), line: 0, message }];
+    let mut origin = Name::from_ascii(origin).map_err(|error| whole(format!("not a zone name: {error}")))?;
+    origin.set_fqdn(true);
+    let mut reader = Reader {
+        apex: LowerName::new(&origin),
+        nodes: HashMap::new(),
+        owner_lines: HashMap::new(),
+        errors: Vec::new(),
+        load,
+    };
+    reader.read(
+        file,
+        text,
+        Context { origin: origin.clone(), owner: None, default_ttl: None, last_ttl: None },
+        0,
+    );
+    let Reader { nodes, owner_lines, mut errors, .. } = reader;
+    for (name, node) in &nodes {
+        let types: Vec<RecordType> = node.types().collect();
+        if types.contains(&RecordType::CNAME)
+            && (types.len() > 1 || node.records(RecordType::CNAME).len() > 1)
+        {
+            let (file, line) = owner_lines.get(name).cloned().unwrap_or_default();
+            let message =
+                format!("{name} has a CNAME, which must be its only record (RFC 2181 section 10.1)");
+            errors.push(ZoneFileError { file, line, message });
+        }
+    }
+    if errors.is_empty() {
+        return Zone::new(&origin, nodes).map_err(whole);
+    }
+    errors.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    Err(errors)
+}
+
+/// What carries over from entry to entry.
+#[derive(Clone)]
+struct Context {
+    origin: Name,
+    owner: Option<Name>,
+    default_ttl: Option<u32>,
+    last_ttl: Option<u32>,
+}
+
+struct Reader<'a> {
+    apex: LowerName,
+    nodes: HashMap<LowerName, Node>,
+    owner_lines: HashMap<LowerName, (String, usize)>,
+    errors: Vec<ZoneFileError>,
+    load: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: &str, text: &str, mut context: Context, depth: usize) {
+        for entry in entries(text) {
+            if self.errors.len() >= ERRORS_MAX {
+                return;
+            }
+            let result = match entry.tokens.first().map(Token::text) {
+                None => continue,
+                Some(word) if word.starts_with('$') && !entry.begins_blank => {
+                    self.directive(&entry, &mut context, depth)
+                }
+                Some(_) => entry.problem.clone().map_or_else(|| self.record(&entry, file, &mut context), Err),
+            };
+            if let Err(message) = result {
+                self.errors.push(ZoneFileError { file: file.to_owned(), line: entry.line, message });
+            }
+        }
+    }
+
+    fn directive(&mut self, entry: &Entry<'_>, context: &mut Context, depth: usize) -> Result<(), String> {
+        let words: Vec<&str> = entry.tokens.iter().map(Token::text).collect();
+        match (words[0].to_ascii_uppercase().as_str(), &words[1..]) {
+            ("$TTL", [ttl]) => {
+                context.default_ttl = Some(
+                    parse_ttl(ttl).map_err(|_| format!("expected a time to live, found `{}`", shown(ttl)))?,
+                );
+            }
+            ("$ORIGIN", [origin]) => context.origin = name(origin, &context.origin)?,
+            ("$INCLUDE", [path, rest @ ..]) if rest.len() <= 1 => {
+                if depth >= INCLUDES_MAX {
+                    return Err(format!(
+                        "$INCLUDE goes deeper than {INCLUDES_MAX} files: does one include itself?"
+                    ));
+                }
+                let origin = rest.first().map(|origin| name(origin, &context.origin)).transpose()?;
+                let text = (self.load)(path)
+                    .map_err(|error| format!("cannot include `{}`: {error}", shown(path)))?;
+                // The included file gets this file's origin and owner, and leaves them as they were (section 5.1).
+                let mut inner = context.clone();
+                inner.origin = origin.unwrap_or(inner.origin);
+                self.read(path, &text, inner, depth + 1);
+            }
+            ("$TTL" | "$ORIGIN" | "$INCLUDE", _) => {
+                return Err(format!("{} has {} arguments, expected one", words[0], words.len() - 1));
+            }
+            _ => {
+                return Err(format!(
+                    "unknown directive `{}`; known are $ORIGIN, $TTL and $INCLUDE",
+                    shown(words[0])
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, entry: &Entry<'_>, file: &str, context: &mut Context) -> Result<(), String> {
+        let mut tokens = entry.tokens.iter().peekable();
+        let owner = if entry.begins_blank {
+            context.owner.clone().ok_or("the first record must name its owner")?
+        } else {
+            let word = tokens.next().map(Token::text).unwrap_or_default();
+            let owner = if word == "@" { context.origin.clone() } else { name(word, &context.origin)? };
+            context.owner = Some(owner.clone());
+            owner
+        };
+        let mut ttl = None;
+        let mut class = None;
+        let record_type = loop {
+            let Some(word) = tokens.next().map(Token::text) else {
+                return Err("expected a record type and its data, found the end of the entry".to_owned());
+            };
+            if ttl.is_none() && word.starts_with(|first: char| first.is_ascii_digit()) {
+                ttl = Some(
+                    parse_ttl(word)
+                        .map_err(|_| format!("expected a time to live, found `{}`", shown(word)))?,
+                );
+            } else if class.is_none()
+                && ["IN", "CH", "HS", "CLASS1"].contains(&word.to_ascii_uppercase().as_str())
+            {
+                class = Some(word.to_ascii_uppercase());
+            } else {
+                break type_of(word)?;
+            }
+        };
+        if class.is_some_and(|class| class != "IN" && class != "CLASS1") {
+            return Err("only class IN is served".to_owned());
+        }
+        let lower = LowerName::new(&owner);
+        if !self.apex.zone_of(&lower) {
+            return Err(format!("{owner} is not in the zone {}", self.apex));
+        }
+        let data = tokens.map(|token| token.raw).collect::<Vec<_>>();
+        let data = record_data(record_type, &data, &context.origin)?;
+        // Without $TTL: the last one stated (RFC 1035 section 5.1), for an SOA its own MINIMUM.
+        let soa_ttl = if let RData::SOA(soa) = &data { Some(soa.minimum) } else { None };
+        let ttl = ttl.or(context.default_ttl).or(context.last_ttl).or(soa_ttl);
+        let ttl = ttl.ok_or("the record has no time to live: give it one, or the file a $TTL")?;
+        context.last_ttl = Some(ttl);
+        if record_type == RecordType::SOA && lower != self.apex {
+            return Err(format!("an SOA record belongs to the apex {}, not to {owner}", self.apex));
+        }
+        let node = self.nodes.entry(lower.clone()).or_default();
+        let mut record = Record::from_rdata(owner, ttl, data);
+        record.dns_class = DNSClass::IN;
+        node.add(record);
+        self.owner_lines.entry(lower).or_insert_with(|| (file.to_owned(), entry.line));
+        Ok(())
+    }
+}
+
+fn shown(text: &str) -> String {
+    daemun_fleet::shorten(text)
+}
+
+fn name(text: &str, origin: &Name) -> Result<Name, String> {
+    if text == "@" {
+        return Ok(origin.clone());
+    }
+    let mut name = Name::parse(text, Some(origin))
+        .map_err(|error| format!("`{}` is not a domain name: {error}", shown(text)))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+fn type_of(word: &str) -> Result<RecordType, String> {
+    let upper = word.to_ascii_uppercase();
+    // RFC 3597 section 5: types without a name.
+    if let Some(number) = upper.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok()) {
+        return Ok(RecordType::from(number));
+    }
+    match upper.parse() {
+        Ok(RecordType::ANY | RecordType::AXFR | RecordType::IXFR | RecordType::OPT) | Err(_) => {
+            Err(format!("expected a record type such as A or TXT, found `{}`", shown(word)))
+        }
+        Ok(known) => Ok(known),
+    }
+}
+
+fn record_data(record_type: RecordType, tokens: &[&str], origin: &Name) -> Result<RData, String> {
+    if tokens.first() == Some(&"\\#") {
+        return generic_data(record_type, &tokens[1..]);
+    }
+    if tokens.is_empty() {
+        return Err(format!("the {record_type} record has no data"));
+    }
+    let text = tokens.join(" ");
+    let wrong =
+        |reason: String| format!("not the data of a {record_type} record: `{}`: {reason}", shown(&text));
+    // The library reads whole files; a file of one record lets us say which line was wrong.
+    let one = format!("x 1 IN {record_type} {text}\n");
+    let (_, sets) =
+        Parser::new(one, None, Some(origin.clone())).parse().map_err(|error| wrong(error.to_string()))?;
+    let mut records =
+        sets.into_values().flat_map(|set| set.records_without_rrsigs().cloned().collect::<Vec<_>>());
+    match (records.next(), records.next()) {
+        (Some(record), None) if record.record_type() == record_type => Ok(record.data),
+        _ => Err(wrong("it does not read as one record".to_owned())),
+    }
+}
+
+/// `\# LENGTH HEX…` (RFC 3597 section 5).
+fn generic_data(record_type: RecordType, tokens: &[&str]) -> Result<RData, String> {
+    let wrong = || "expected `\\# LENGTH HEX`, the hexadecimal digits being twice the length".to_owned();
+    let (length, hex) = tokens.split_first().ok_or_else(wrong)?;
+    let length: u16 = length.parse().map_err(|_| wrong())?;
+    let digits: String = hex.concat();
+    if !digits.is_ascii() || digits.len() != usize::from(length) * 2 {
+        return Err(wrong());
+    }
+    let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
+    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().map_err(|_| wrong())?;
+    RData::read(&mut BinDecoder::new(&bytes), record_type, Restrict::new(length))
+        .map_err(|error| format!("not the data of a {record_type} record: {error}"))
+}
+
+/// One token, as written.
+struct Token<'a> {
+    raw: &'a str,
+}
+
+impl Token<'_> {
+    fn text(&self) -> &str {
+        self.raw
+    }
+}
+
+/// One entry: a line, or several joined by parentheses.
+struct Entry<'a> {
+    line: usize,
+    begins_blank: bool,
+    tokens: Vec<Token<'a>>,
+    problem: Option<String>,
+}
+
+/// Cuts the text into entries: quotes, comments, parentheses, escapes (RFC 1035 section 5.1).
+fn entries(text: &str) -> Vec<Entry<'_>> {
+    let bytes = text.as_bytes();
+    let mut all = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while at < bytes.len() {
+        let mut entry = Entry {
+            line,
+            begins_blank: bytes[at] == b' ' || bytes[at] == b'\t',
+            tokens: Vec::new(),
+            problem: None,
+        };
+        let mut depth = 0usize;
+        while at < bytes.len() {
+            match bytes[at] {
+                b'\n' => {
+                    line += 1;
+                    at += 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                b' ' | b'\t' | b'\r' => at += 1,
+                b';' => at += bytes[at..].iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len() - at),
+                b'(' => {
+                    depth += 1;
+                    at += 1;
+                }
+                b')' => {
+                    if depth == 0 {
+                        entry.problem = Some("a `)` without its `(`".to_owned());
+                    }
+                    depth = depth.saturating_sub(1);
+                    at += 1;
+                }
+                first => {
+                    let length = token_length(&bytes[at..]);
+                    let raw = &text[at..at + length];
+                    if first == b'"' && (length < 2 || !raw.ends_with('"')) {
+                        entry.problem = Some("a quoted text without its closing `\"`".to_owned());
+                    }
+                    entry.tokens.push(Token { raw });
+                    at += length;
+                }
+            }
+        }
+        if depth > 0 {
+            entry.problem = Some("a `(` without its `)`".to_owned());
+        }
+        all.push(entry);
+    }
+    all
+}
+
+/// Length of the token that begins here: quoted up to its quote (or the end of the line), else up to a separator.
+fn token_length(bytes: &[u8]) -> usize {
+    let quoted = bytes[0] == b'"';
+    let mut at = usize::from(quoted);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if bytes.get(at + 1).is_some_and(|next| next.is_ascii() && *next != b'\n') => at += 2,
+            b'"' if quoted => return at + 1,
+            b'\n' => return at,
+            b' ' | b'\t' | b'\r' | b'(' | b')' | b';' if !quoted => return at,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "$TTL 300\n@ 3600 IN SOA ns1 hostmaster ( 7 7200 1800 ; comment )\n 259200 900 )\n@ NS ns1\nns1 A 192.0.2.53\n";
+
+    fn read(body: &str) -> Result<Zone, Vec<ZoneFileError>> {
+        let load = |path: &str| match path {
+            "more" => Ok("inc A 192.0.2.7\n bad-is-blank A 192.0.2.8\n".to_owned()),
+            "self" => Ok("$INCLUDE self\n".to_owned()),
+            _ => Err("no such file".to_owned()),
+        };
+        parse("shop.zone", &format!("{HEAD}{body}"), "shop.test", &load)
+    }
+
+    fn error(body: &str) -> String {
+        read(body).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    fn records(zone: &Zone, name: &str, record_type: RecordType) -> Vec<String> {
+        let mut name = Name::from_ascii(name).unwrap();
+        name.set_fqdn(true);
+        let node = zone.node(&LowerName::new(&name)).expect("the name is there");
+        node.records(record_type).iter().map(|record| format!("{} {}", record.ttl, record.data)).collect()
+    }
+
+    #[test]
+    fn the_common_forms() {
+        let said = error("www 60 IN A 192.0.2.1\n host TXT \"a ; b\" c\n");
+        assert!(said.contains("found `host`"), "a blank start means the last owner: {said}");
+        let zone = read("www 60 IN A 192.0.2.1\n\tIN 60 A 192.0.2.2\ntxt TXT \"a ; b\" c\nmx MX 10 mail.other.test.\n$ORIGIN sub.shop.test.\nx A 192.0.2.3\n$TTL 1h\ny A 192.0.2.4\n").unwrap();
+        assert_eq!(zone.serial(), 7);
+        assert_eq!(records(&zone, "www.shop.test", RecordType::A), ["60 192.0.2.1", "60 192.0.2.2"]);
+        assert_eq!(records(&zone, "txt.shop.test", RecordType::TXT), ["300 a ; bc"]);
+        assert_eq!(records(&zone, "mx.shop.test", RecordType::MX), ["300 10 mail.other.test."]);
+        assert_eq!(records(&zone, "x.sub.shop.test", RecordType::A), ["300 192.0.2.3"]);
+        assert_eq!(records(&zone, "y.sub.shop.test", RecordType::A), ["3600 192.0.2.4"]);
+        assert_eq!(records(&zone, "sub.shop.test", RecordType::A), [""; 0], "an empty non-terminal");
+        assert_eq!(zone.negative_soa().ttl, 900);
+    }
+
+    #[test]
+    fn unknown_types_by_number() {
+        let zone = read("odd TYPE65280 \\# 3 0a 0B0c\nplain TYPE1 \\# 4 c0000201\n").unwrap();
+        assert_eq!(records(&zone, "plain.shop.test", RecordType::A), ["300 192.0.2.1"]);
+        assert_eq!(records(&zone, "odd.shop.test", RecordType::from(65280)).len(), 1);
+        assert!(error("odd TYPE65280 \\# 4 0a0b0c\n").contains("twice the length"));
+    }
+
+    #[test]
+    fn errors_name_file_and_line_and_all_are_found() {
+        let all = error(
+            "www A 192.0.2.300\nok A 192.0.2.1\nmx MX ten mail\nwho WHAT 1\nfar.other.test. A 192.0.2.1\n$BOGUS x\n",
+        );
+        let lines: Vec<&str> = all.lines().collect();
+        assert_eq!(lines.len(), 5, "{all}");
+        assert!(lines[0].starts_with("shop.zone:6: not the data of a A record: `192.0.2.300`"), "{all}");
+        assert!(lines[1].starts_with("shop.zone:8: not the data of a MX record"), "{all}");
+        assert!(
+            lines[2].starts_with("shop.zone:9: expected a record type such as A or TXT, found `WHAT`"),
+            "{all}"
+        );
+        assert!(lines[3].starts_with("shop.zone:10: far.other.test. is not in the zone shop.test."), "{all}");
+        assert!(lines[4].starts_with("shop.zone:11: unknown directive `$BOGUS`"), "{all}");
+    }
+
+    #[test]
+    fn a_zone_needs_its_soa_and_ns() {
+        let none = |_: &str| Err("none".to_owned());
+        let said = |text: &str| parse("z", text, "shop.test", &none).unwrap_err()[0].to_string();
+        assert_eq!(said(""), "z: the zone has 0 SOA records at shop.test., expected one");
+        assert_eq!(said("@ 60 SOA ns1 h 1 2 3 4 5\n"), "z: the zone has no NS record at shop.test.");
+        assert!(
+            said("@ SOA ns1 h 1 2 3 4 5\n@ NS ns1\nx.y 60 SOA ns1 h 1 2 3 4 5\n")
+                .contains("belongs to the apex")
+        );
+    }
+
+    #[test]
+    fn cname_stands_alone_and_open_ends_are_told() {
+        assert!(
+            error("a CNAME b\na A 192.0.2.1\n")
+                .contains("shop.zone:6: a.shop.test. has a CNAME, which must be its only record")
+        );
+        assert!(error("a TXT ( x\n").contains("shop.zone:6: a `(` without its `)`"));
+        assert!(error("a TXT x )\n").contains("a `)` without its `(`"));
+        assert!(error("a TXT \"x\n").contains("without its closing"));
+        assert!(error("a TXT\n").contains("the TXT record has no data"));
+        assert!(error("a 60\n").contains("found the end of the entry"));
+        assert!(error("a CH TXT x\n").contains("only class IN"));
+    }
+
+    #[test]
+    fn includes() {
+        let said = error("$INCLUDE more sub\n");
+        assert!(said.contains("more:2: "), "{said}");
+        assert!(error("$INCLUDE nothing\n").contains("cannot include `nothing`: no such file"));
+        assert!(error("$INCLUDE self\n").contains("does one include itself?"));
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        for end in 0..HEAD.len() {
+            let _ = parse("z", &HEAD[..end], "shop.test", &|_| Err(String::new()));
+        }
+        for text in [
+            "\\",
+            "\"",
+            "@",
+            "$",
+            "$ORIGIN",
+            "$TTL",
+            "(",
+            "é A 1.2.3.4",
+            "a\\300 A 1.2.3.4",
+            "\u{0} A 1",
+            "x TXT \\\u{e9}",
+        ] {
+            let _ = read(text);
+        }
+    }
+}
