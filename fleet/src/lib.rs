@@ -6,6 +6,7 @@
 //! write, and hand in what they found.
 
 pub mod client;
+mod clock;
 pub mod config;
 pub mod location;
 pub mod placement;
@@ -17,6 +18,7 @@ mod tables;
 pub mod view;
 
 pub use client::Client;
+pub use clock::Clock;
 pub use config::Config;
 pub use placement::{Placement, Placer};
 pub use places::Places;

@@ -1,1 +1,271 @@
-//! .
+//! The agent: probes every front door, tells its peers what it sees as facts, and folds all facts into the fleet view.
+//!
+//! [`core`] is the agent without its shell, [`health`] the detector, [`facts`] what agents tell each other, [`judge`]
+//! the fold. The shell is [`Agent`]: it probes, pulls, serves and keeps the last good on disk.
+
+pub mod core;
+pub mod disk;
+pub mod facts;
+mod follow;
+pub mod health;
+pub mod judge;
+mod link;
+mod probe;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use daemun_fleet::view::Frontier;
+use daemun_fleet::{Clock, Config, FleetView};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::core::{Core, Input, LinkStatus};
+use crate::facts::{Batch, Facts};
+
+pub use follow::follow;
+
+/// What an agent starts from.
+#[derive(Debug)]
+pub struct Settings {
+    /// Name of the datacenter it runs in.
+    pub me: String,
+    /// The config, and every later one.
+    pub configs: watch::Receiver<Arc<Config>>,
+    /// Where it keeps its facts.
+    pub data_directory: PathBuf,
+    /// Where it gets its time from.
+    pub clock: Clock,
+}
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its facts could not be read or kept.
+    #[error("sync: {0}")]
+    Disk(#[from] disk::DiskError),
+    /// Its address could not be had.
+    #[error("sync: cannot listen on {address}: {source}; `ss -tlpn 'sport = :{}'` shows who has it", address.port())]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No HTTP client could be made.
+    #[error("sync: cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    me: String,
+    core: Mutex<Core>,
+    changes: watch::Sender<u64>,
+    views: watch::Sender<Arc<FleetView>>,
+    facts_file: PathBuf,
+    clock: Clock,
+}
+
+impl Agent {
+    /// Reads the last good facts and makes the first view from them.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used.
+    pub fn start(settings: &Settings) -> Result<Arc<Self>, StartError> {
+        let config = Arc::clone(&settings.configs.borrow());
+        let facts_file = settings.data_directory.join("facts.json");
+        let facts = match disk::read::<Batch>(&facts_file) {
+            Ok(batch) => {
+                let mut facts = Facts::default();
+                facts.merge(&batch.unwrap_or_default());
+                facts
+            }
+            Err(error @ disk::DiskError::Parse { .. }) => {
+                // The peers know our facts; we take them back from there.
+                tracing::warn!(%error, "starting without the facts on disk");
+                Facts::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let core = Core::new(&settings.me, config, facts, (settings.clock.monotonic)());
+        let agent = Self {
+            me: settings.me.clone(),
+            views: watch::Sender::new(Arc::clone(core.view())),
+            core: Mutex::new(core),
+            changes: watch::Sender::new(0),
+            facts_file,
+            clock: settings.clock,
+        };
+        // A directory that cannot be written must be known now, not at the first failover.
+        disk::write(&agent.facts_file, &agent.facts_after(&Frontier::default()))?;
+        Ok(Arc::new(agent))
+    }
+
+    /// Binds the API's listeners.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+        let mut listeners = Vec::new();
+        for &address in addresses {
+            let bound = TcpListener::bind(address).await;
+            listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
+        }
+        Ok(listeners)
+    }
+
+    /// Probes, pulls and serves until dropped.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub async fn run(
+        self: Arc<Self>,
+        listeners: Vec<TcpListener>,
+        mut configs: watch::Receiver<Arc<Config>>,
+    ) -> Result<(), StartError> {
+        let mut servers = JoinSet::new();
+        for listener in listeners {
+            let router = serve::router(Arc::clone(&self));
+            servers.spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the agent's API ended");
+                }
+            });
+        }
+        loop {
+            let config = Arc::clone(&configs.borrow_and_update());
+            let work = self.work(&config)?;
+            if configs.changed().await.is_err() {
+                work.join_all().await;
+                return Ok(());
+            }
+            drop(work); // ends all probes and pulls of the old config
+            let config = Arc::clone(&configs.borrow());
+            let mut core = self.lock();
+            if core.set_config(config, (self.clock.monotonic)()) {
+                self.publish(&core);
+            }
+        }
+    }
+
+    /// One task for each server and each peer.
+    fn work(self: &Arc<Self>, config: &Config) -> Result<JoinSet<()>, StartError> {
+        let mut work = JoinSet::new();
+        for server in &config.fleet.servers {
+            if let Some(prober) = probe::Prober::new(server, config.sync.probe.timeout)? {
+                work.spawn(Arc::clone(self).watch_server(server.name.clone(), prober, config.sync.probe));
+            }
+        }
+        let client = link::client()?;
+        for peer in config.fleet.datacenters.iter().filter(|datacenter| datacenter.name != self.me) {
+            work.spawn(link::pull(Arc::clone(self), peer.name.clone(), peer.agent.clone(), client.clone()));
+        }
+        Ok(work)
+    }
+
+    /// Probes one server at the pace that its detector asks for.
+    async fn watch_server(
+        self: Arc<Self>,
+        server: String,
+        prober: probe::Prober,
+        settings: daemun_fleet::config::Probe,
+    ) {
+        let mut under_way = JoinSet::new();
+        let due = tokio::time::sleep(std::time::Duration::ZERO);
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                () = &mut due => {
+                    under_way.spawn(prober.clone().probe());
+                    let (_, gap) = self.lock().pace(&server, &settings);
+                    due.set(tokio::time::sleep(gap));
+                }
+                Some(ended) = under_way.join_next() => {
+                    let outcome = ended.unwrap_or_else(|error| Err(format!("the probe itself failed: {error}")));
+                    let (was_suspected, _) = self.lock().pace(&server, &settings);
+                    self.take(Input::Probed { server: server.clone(), outcome });
+                    let (is_suspected, _) = self.lock().pace(&server, &settings);
+                    if is_suspected && !was_suspected {
+                        due.set(tokio::time::sleep(std::time::Duration::ZERO)); // the burst begins now
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands an input to the core; what changed is kept on disk first, then told.
+    fn take(&self, input: Input) {
+        let mut core = self.lock();
+        if core.handle((self.clock.monotonic)(), (self.clock.unix_ms)(), input) {
+            self.publish(&core);
+        }
+    }
+
+    /// Keeps the facts, then tells of them. The lock is held meanwhile: a number that a peer has seen must not be
+    /// used again after a restart, so no peer may see what is not yet on disk.
+    fn publish(&self, core: &Core) {
+        if let Err(error) = disk::write(&self.facts_file, &core.facts().after(&Frontier::default())) {
+            tracing::error!(%error, "keeping the facts");
+        }
+        let view = Arc::clone(core.view());
+        tracing::info!(generation = view.generation, fail_open = view.fail_open, states = %states(&view), "view");
+        self.views.send_replace(view);
+        self.changes.send_modify(|change| *change += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic while the lock was held was in a pure function on data that is replaced whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Name of the datacenter.
+    pub fn name(&self) -> &str {
+        &self.me
+    }
+
+    /// The newest view.
+    pub fn view(&self) -> Arc<FleetView> {
+        Arc::clone(self.lock().view())
+    }
+
+    /// The newest view, and every later one.
+    pub fn views(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.views.subscribe()
+    }
+
+    /// The links to the peers.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.lock().links()
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(self.lock().config())
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.lock().facts().frontier()
+    }
+
+    fn facts_after(&self, frontier: &Frontier) -> Batch {
+        self.lock().facts().after(frontier)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+fn states(view: &FleetView) -> String {
+    let one = |(name, datacenter): (&String, &daemun_fleet::view::DatacenterView)| {
+        format!("{name} {}", datacenter.state)
+    };
+    view.datacenters.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! The agent without its shell: outcomes of probes and what peers said go in; facts and the view come out.
+//!
+//! It is driven by level, not by edge: after each input, [`Core::settle`] compares what this agent now thinks with
+//! what its own facts say, and writes the difference. So it does not matter what was lost, or which disk: whoever
+//! comes back writes what is missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemun_fleet::config::{Check, Probe};
+use daemun_fleet::{Config, FleetView};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Batch, Body, Facts};
+use crate::health::{Health, Outcome, Verdict};
+use crate::judge::judge;
+
+/// A link that failed for so long makes its peer count as silent: three long polls.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A probe of a server ended.
+    Probed {
+        /// Name of the server.
+        server: String,
+        /// Its result.
+        outcome: Outcome,
+    },
+    /// A peer answered.
+    Pulled {
+        /// The peer.
+        peer: String,
+        /// What it gave.
+        batch: Batch,
+        /// Digest of its config.
+        config_digest: String,
+    },
+    /// A peer knows more facts of ours than we do, and gave them all: our disk was lost or is old.
+    Reclaimed {
+        /// All facts of ours that the peer has.
+        batch: Batch,
+    },
+    /// A peer did not answer.
+    PullFailed {
+        /// The peer.
+        peer: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// The private link to a peer.
+#[derive(Clone, Debug)]
+struct Link {
+    heard_at: Duration,
+    failure: Option<String>,
+    is_down: bool,
+    /// The peer has been called silent in this outage. Once is enough: if it refutes that by a way around, it is alive.
+    is_called: bool,
+    config_digest: Option<String>,
+}
+
+/// A link, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The peer.
+    pub peer: String,
+    /// It answers.
+    pub is_up: bool,
+    /// What the last failure said, while it fails.
+    pub failure: Option<String>,
+    /// Digest of the peer's config, once heard.
+    pub config_digest: Option<String>,
+}
+
+/// The agent's state.
+#[derive(Debug)]
+pub struct Core {
+    me: String,
+    config: Arc<Config>,
+    facts: Facts,
+    health: BTreeMap<String, Health>,
+    links: BTreeMap<String, Link>,
+    view: Arc<FleetView>,
+}
+
+impl Core {
+    /// An agent of datacenter `me` that goes on from `facts`, which it had before it stopped.
+    pub fn new(me: &str, config: Arc<Config>, facts: Facts, now: Duration) -> Self {
+        let view = Arc::new(judge(&config, &facts));
+        let mut core = Self {
+            me: me.to_owned(),
+            config: Arc::clone(&config),
+            facts,
+            health: BTreeMap::new(),
+            links: BTreeMap::new(),
+            view,
+        };
+        core.set_config(config, now);
+        core
+    }
+
+    /// Goes on under another config: what is known of servers and peers that stay is kept.
+    pub fn set_config(&mut self, config: Arc<Config>, now: Duration) -> bool {
+        let checked = config.fleet.servers.iter().filter(|server| server.check != Check::None);
+        let resumed = |name: &str| {
+            // What we said last is where we go on: a restart is no reason to doubt a server.
+            Health::resume(self.facts.vote(&self.me, name).map(|(verdict, _)| verdict))
+        };
+        self.health = checked
+            .map(|server| {
+                let known = self.health.get(&server.name).cloned();
+                (server.name.clone(), known.unwrap_or_else(|| resumed(&server.name)))
+            })
+            .collect();
+        let new =
+            || Link { heard_at: now, failure: None, is_down: false, is_called: false, config_digest: None };
+        let peers = config.fleet.datacenters.iter().filter(|datacenter| datacenter.name != self.me);
+        self.links = peers
+            .map(|peer| (peer.name.clone(), self.links.get(&peer.name).cloned().unwrap_or_else(new)))
+            .collect();
+        self.config = config;
+        self.publish()
+    }
+
+    /// Takes in what happened at `now`; true when the facts, and with them the view, have changed.
+    pub fn handle(&mut self, now: Duration, unix_ms: u64, input: Input) -> bool {
+        let before = self.facts.frontier();
+        match input {
+            Input::Probed { server, outcome } => {
+                if let Some(health) = self.health.get_mut(&server) {
+                    health.observe(&self.config.sync.probe, outcome);
+                }
+            }
+            Input::Pulled { peer, batch, config_digest } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    *link = Link {
+                        heard_at: now,
+                        failure: None,
+                        is_down: false,
+                        is_called: false,
+                        config_digest: Some(config_digest),
+                    };
+                }
+                self.facts.merge(&self.acceptable(batch));
+            }
+            Input::Reclaimed { batch } => {
+                let batch = self.acceptable_of(batch, |author| author == self.me);
+                if batch.frontier.of(&self.me) > self.facts.head(&self.me) {
+                    self.facts.reclaim(&self.me, &batch);
+                }
+            }
+            Input::PullFailed { peer, why } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.failure = Some(why);
+                    link.is_down |= now.saturating_sub(link.heard_at) >= SILENCE;
+                }
+            }
+        }
+        self.settle(unix_ms);
+        self.facts.frontier() != before && self.publish()
+    }
+
+    /// Facts of datacenters that the config knows. Our own are never taken from a peer unasked.
+    fn acceptable(&self, batch: Batch) -> Batch {
+        self.acceptable_of(batch, |author| {
+            author != self.me && self.config.fleet.datacenter(author).is_some()
+        })
+    }
+
+    fn acceptable_of(&self, mut batch: Batch, author: impl Fn(&str) -> bool) -> Batch {
+        batch.frontier.0.retain(|name, _| author(name));
+        batch.facts.retain(|fact| author(&fact.author));
+        batch
+    }
+
+    /// Writes the difference between what we think and what our facts say.
+    fn settle(&mut self, unix_ms: u64) {
+        for (server, health) in &self.health {
+            let Some(verdict) = health.verdict() else { continue };
+            if self.facts.vote(&self.me, server).is_none_or(|(said, _)| said != verdict) {
+                let why = match verdict {
+                    Verdict::Up => "answers".to_owned(),
+                    Verdict::Down => health.last_failure().to_owned(),
+                };
+                self.facts.append(&self.me, unix_ms, Body::Vote { server: server.clone(), verdict, why });
+            }
+        }
+        for (peer, link) in &mut self.links {
+            if link.is_down && !link.is_called {
+                link.is_called = true;
+                let number = self.facts.head(peer);
+                let why = link.failure.clone().unwrap_or_default();
+                self.facts.append(&self.me, unix_ms, Body::Silent { author: peer.clone(), number, why });
+            }
+        }
+        if self.facts.is_called_silent(&self.me) {
+            self.facts.append(&self.me, unix_ms, Body::Here);
+        }
+    }
+
+    fn publish(&mut self) -> bool {
+        let view = judge(&self.config, &self.facts);
+        let changed = view != *self.view;
+        self.view = Arc::new(view);
+        changed
+    }
+
+    /// The newest view.
+    pub fn view(&self) -> &Arc<FleetView> {
+        &self.view
+    }
+
+    /// All facts heard.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The config in force.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Whether a server is being found out about, and the time from one probe to the next.
+    pub fn pace(&self, server: &str, probe: &Probe) -> (bool, Duration) {
+        self.health
+            .get(server)
+            .map_or((false, probe.interval), |health| (health.is_suspected(), health.gap(probe)))
+    }
+
+    /// The links to the peers.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        let status = |(peer, link): (&String, &Link)| LinkStatus {
+            peer: peer.clone(),
+            is_up: link.failure.is_none() && link.config_digest.is_some(),
+            failure: link.failure.clone(),
+            config_digest: link.config_digest.clone(),
+        };
+        self.links.iter().map(status).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daemun_fleet::view::{Frontier, State};
+
+    use super::*;
+    use crate::tests::config;
+
+    const NAMES: [&str; 3] = ["seoul", "frankfurt", "virginia"];
+
+    fn cores() -> BTreeMap<&'static str, Core> {
+        let config = Arc::new(config(&NAMES));
+        NAMES.map(|me| (me, Core::new(me, Arc::clone(&config), Facts::default(), Duration::ZERO))).into()
+    }
+
+    fn probe(core: &mut Core, of: &str, outcome: Outcome, times: u32) {
+        for _ in 0..times {
+            core.handle(
+                Duration::ZERO,
+                0,
+                Input::Probed { server: format!("door-{of}"), outcome: outcome.clone() },
+            );
+        }
+    }
+
+    fn pull(cores: &mut BTreeMap<&'static str, Core>, to: &str, from: &str, now: Duration) {
+        let asked = cores[to].facts().frontier();
+        let batch = cores[from].facts().after(&asked);
+        let config_digest = cores[from].config().digest.clone();
+        let input = Input::Pulled { peer: from.to_owned(), batch, config_digest };
+        cores.get_mut(to).unwrap().handle(now, 0, input);
+    }
+
+    fn state(core: &Core, of: &str) -> State {
+        core.view().datacenters[of].state
+    }
+
+    #[test]
+    fn two_that_see_it_down_take_it_out_everywhere() {
+        let mut cores = cores();
+        for core in cores.values_mut() {
+            NAMES.iter().for_each(|of| probe(core, of, Ok(()), 3));
+        }
+        for (to, from) in [("seoul", "virginia"), ("virginia", "seoul"), ("frankfurt", "seoul")] {
+            pull(&mut cores, to, from, Duration::ZERO);
+        }
+        probe(cores.get_mut("seoul").unwrap(), "frankfurt", Err("refused".into()), 8);
+        probe(cores.get_mut("virginia").unwrap(), "frankfurt", Err("refused".into()), 8);
+        assert_eq!(state(&cores["seoul"], "frankfurt"), State::Serving, "not yet heard from virginia");
+        pull(&mut cores, "seoul", "virginia", Duration::ZERO);
+        pull(&mut cores, "virginia", "seoul", Duration::ZERO);
+        assert_eq!(state(&cores["seoul"], "frankfurt"), State::Down);
+        assert_eq!(cores["seoul"].view(), cores["virginia"].view());
+        pull(&mut cores, "frankfurt", "virginia", Duration::ZERO);
+        assert_eq!(state(&cores["frankfurt"], "frankfurt"), State::Down, "it is told");
+        probe(cores.get_mut("seoul").unwrap(), "frankfurt", Ok(()), 3);
+        assert_eq!(state(&cores["seoul"], "frankfurt"), State::Serving, "no majority is left");
+    }
+
+    #[test]
+    fn a_dead_link_calls_its_peer_silent_once_and_the_peer_refutes() {
+        let mut cores = cores();
+        pull(&mut cores, "seoul", "virginia", Duration::ZERO);
+        let failed = Input::PullFailed { peer: "virginia".into(), why: "timed out".into() };
+        let seoul = cores.get_mut("seoul").unwrap();
+        assert!(!seoul.handle(Duration::from_secs(2), 0, failed.clone()));
+        assert!(seoul.handle(Duration::from_secs(4), 0, failed.clone()));
+        assert!(seoul.facts().is_called_silent("virginia"));
+        // Virginia hears of it by way of Frankfurt and speaks up.
+        pull(&mut cores, "frankfurt", "seoul", Duration::ZERO);
+        pull(&mut cores, "virginia", "frankfurt", Duration::ZERO);
+        pull(&mut cores, "frankfurt", "virginia", Duration::ZERO);
+        pull(&mut cores, "seoul", "frankfurt", Duration::ZERO);
+        let seoul = cores.get_mut("seoul").unwrap();
+        assert!(!seoul.facts().is_called_silent("virginia"));
+        assert!(!seoul.handle(Duration::from_secs(60), 0, failed), "it does not start over");
+    }
+
+    #[test]
+    fn a_lost_disk_is_made_good_from_a_peer() {
+        let mut cores = cores();
+        NAMES.iter().for_each(|of| probe(cores.get_mut("seoul").unwrap(), of, Ok(()), 3));
+        pull(&mut cores, "virginia", "seoul", Duration::ZERO);
+        let config = Arc::clone(cores["seoul"].config());
+        let mut again = Core::new("seoul", config, Facts::default(), Duration::ZERO);
+        probe(&mut again, "virginia", Err("refused".into()), 8);
+        assert_eq!(again.facts().head("seoul"), 1);
+        let batch = cores["virginia"].facts().after(&Frontier::default());
+        again.handle(Duration::ZERO, 0, Input::Reclaimed { batch });
+        assert_eq!(again.facts().head("seoul"), 4, "three known, and what it sees now");
+        cores.insert("seoul", again);
+        pull(&mut cores, "virginia", "seoul", Duration::ZERO);
+        let (said, _) = cores["virginia"].facts().vote("seoul", "door-virginia").unwrap();
+        assert_eq!(said, Verdict::Down);
+    }
+
+    #[test]
+    fn strangers_are_not_believed() {
+        let mut cores = cores();
+        let mut facts = Facts::default();
+        facts.append("mallory", 0, Body::Here);
+        facts.append("seoul", 0, Body::Here);
+        let batch = facts.after(&Frontier::default());
+        let seoul = cores.get_mut("seoul").unwrap();
+        let input = Input::Pulled { peer: "virginia".into(), batch, config_digest: String::new() };
+        assert!(!seoul.handle(Duration::ZERO, 0, input));
+        assert_eq!(seoul.view().generation, 0);
+    }
+
+    #[test]
+    fn a_new_config_keeps_what_is_known() {
+        let mut cores = cores();
+        let seoul = cores.get_mut("seoul").unwrap();
+        probe(seoul, "virginia", Ok(()), 3);
+        let fewer = Arc::new(config(&["seoul", "virginia"]));
+        assert!(seoul.set_config(fewer, Duration::ZERO));
+        assert_eq!(seoul.view().datacenters.len(), 2);
+        assert_eq!(seoul.view().generation, 1);
+        assert_eq!(seoul.links().len(), 1);
+    }
+}

@@ -1,0 +1,285 @@
+//! Facts: what agents tell each other. Each author numbers its own; a fact is written only when something changes
+//! and replaces the author's earlier fact on the same subject. Who has an author's facts up to number N knows all
+//! that the author had to say when it wrote N.
+//!
+//! Pure: no disk, no network. [`Facts::after`] gives what a peer lacks, [`Facts::merge`] takes what a peer gave.
+
+use std::collections::BTreeMap;
+
+use daemun_fleet::view::Frontier;
+use serde::{Deserialize, Serialize};
+
+use crate::health::Verdict;
+
+/// One numbered entry of its author's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The datacenter whose agent wrote it.
+    pub author: String,
+    /// From 1, rising, never used twice.
+    pub number: u64,
+    /// When, by the author's clock, milliseconds of Unix time: for people, not for decisions.
+    pub at_unix_ms: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a fact says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Body {
+    /// How the author sees a server.
+    Vote {
+        /// Name of the server.
+        server: String,
+        /// Up or down.
+        verdict: Verdict,
+        /// What the probes said.
+        why: String,
+    },
+    /// The author hears nothing from another since that one's fact `number`. Any later fact of the other refutes it.
+    Silent {
+        /// The other.
+        author: String,
+        /// Its newest fact known when this was written.
+        number: u64,
+        /// What the link said.
+        why: String,
+    },
+    /// I am here: written to refute being called silent.
+    Here,
+}
+
+impl Body {
+    fn subject(&self) -> Subject {
+        match self {
+            Body::Vote { server, .. } => Subject::Server(server.clone()),
+            Body::Silent { author, .. } => Subject::Author(author.clone()),
+            Body::Here => Subject::Oneself,
+        }
+    }
+}
+
+/// What a fact is about: a newer fact of the same author on it replaces the older.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Server(String),
+    Author(String),
+    Oneself,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct AuthorLog {
+    /// Number of the newest fact, whether or not it is still the last word on its subject.
+    head: u64,
+    latest: BTreeMap<Subject, Fact>,
+}
+
+/// All facts heard, by author.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    authors: BTreeMap<String, AuthorLog>,
+}
+
+/// Facts on their way: to a peer or to the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// How far the sender has heard each author.
+    pub frontier: Frontier,
+    /// All facts in force that the receiver lacks.
+    pub facts: Vec<Fact>,
+}
+
+impl Facts {
+    /// How far each author has been heard.
+    pub fn frontier(&self) -> Frontier {
+        Frontier(self.authors.iter().map(|(author, log)| (author.clone(), log.head)).collect())
+    }
+
+    /// Number of an author's newest fact.
+    pub fn head(&self, author: &str) -> u64 {
+        self.authors.get(author).map_or(0, |log| log.head)
+    }
+
+    /// Appends a fact of one's own.
+    pub fn append(&mut self, author: &str, at_unix_ms: u64, body: Body) {
+        let log = self.authors.entry(author.to_owned()).or_default();
+        log.head += 1;
+        let fact = Fact { author: author.to_owned(), number: log.head, at_unix_ms, body };
+        log.latest.insert(fact.body.subject(), fact);
+    }
+
+    /// All facts in force that one who has heard `frontier` lacks.
+    pub fn after(&self, frontier: &Frontier) -> Batch {
+        let lacking = |(author, log): (&String, &AuthorLog)| {
+            let heard = frontier.of(author);
+            log.latest.values().filter(move |fact| fact.number > heard).cloned().collect::<Vec<_>>()
+        };
+        Batch { frontier: self.frontier(), facts: self.authors.iter().flat_map(lacking).collect() }
+    }
+
+    /// Takes in what a peer gave, asked for with our frontier at that time: true when anything was new.
+    ///
+    /// A batch is a whole: it carries everything up to its frontier, so the heads move with it.
+    pub fn merge(&mut self, batch: &Batch) -> bool {
+        let mut news = false;
+        for (author, &head) in &batch.frontier.0 {
+            let log = self.authors.entry(author.clone()).or_default();
+            if head <= log.head {
+                continue;
+            }
+            for fact in batch.facts.iter().filter(|fact| fact.author == *author && fact.number <= head) {
+                let subject = fact.body.subject();
+                if log.latest.get(&subject).is_none_or(|known| known.number < fact.number) {
+                    log.latest.insert(subject, fact.clone());
+                }
+            }
+            log.head = head;
+            news = true;
+        }
+        news
+    }
+
+    /// Replaces all that is known of one author by what a peer has: for an author that lost its disk and must go on
+    /// from the highest number that anyone knows of it.
+    pub fn reclaim(&mut self, author: &str, batch: &Batch) {
+        self.authors.remove(author);
+        let own = Frontier(BTreeMap::from([(author.to_owned(), batch.frontier.of(author))]));
+        self.merge(&Batch { frontier: own, facts: batch.facts.clone() });
+    }
+
+    /// Facts in force of one author.
+    pub fn of<'a>(&'a self, author: &str) -> impl Iterator<Item = &'a Fact> {
+        self.authors.get(author).into_iter().flat_map(|log| log.latest.values())
+    }
+
+    /// An author's vote on a server, and the fact that holds it.
+    pub fn vote(&self, author: &str, server: &str) -> Option<(Verdict, &Fact)> {
+        let fact = self.authors.get(author)?.latest.get(&Subject::Server(server.to_owned()))?;
+        match &fact.body {
+            Body::Vote { verdict, .. } => Some((*verdict, fact)),
+            Body::Silent { .. } | Body::Here => None,
+        }
+    }
+
+    /// Whether anyone says, without having been refuted, that `author` is silent.
+    pub fn is_called_silent(&self, author: &str) -> bool {
+        self.authors.keys().any(|other| other != author && self.is_called_silent_by(author, other))
+    }
+
+    /// Whether `other` says so.
+    pub fn is_called_silent_by(&self, author: &str, other: &str) -> bool {
+        let claim =
+            self.authors.get(other).and_then(|log| log.latest.get(&Subject::Author(author.to_owned())));
+        claim.is_some_and(|fact| match fact.body {
+            Body::Silent { number, .. } => number >= self.head(author),
+            Body::Vote { .. } | Body::Here => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn vote(server: &str, verdict: Verdict) -> Body {
+        Body::Vote { server: server.to_owned(), verdict, why: String::new() }
+    }
+
+    fn silent(author: &str, number: u64) -> Body {
+        Body::Silent { author: author.to_owned(), number, why: String::new() }
+    }
+
+    #[test]
+    fn a_newer_fact_replaces_and_numbers_go_on() {
+        let mut facts = Facts::default();
+        facts.append("seoul", 1, vote("door", Verdict::Up));
+        facts.append("seoul", 2, vote("door", Verdict::Down));
+        assert_eq!((facts.head("seoul"), facts.of("seoul").count()), (2, 1));
+        assert_eq!(
+            facts.vote("seoul", "door").map(|(verdict, fact)| (verdict, fact.number)),
+            Some((Verdict::Down, 2))
+        );
+    }
+
+    #[test]
+    fn silence_is_refuted_by_any_later_fact() {
+        let mut facts = Facts::default();
+        facts.append("virginia", 1, Body::Here);
+        facts.append("seoul", 2, silent("virginia", 1));
+        assert!(facts.is_called_silent("virginia"));
+        facts.append("virginia", 3, Body::Here);
+        assert!(!facts.is_called_silent("virginia"));
+    }
+
+    #[test]
+    fn an_author_that_lost_its_disk_goes_on_from_what_others_know() {
+        let mut peer = Facts::default();
+        for _ in 0..5 {
+            peer.append("seoul", 1, vote("old", Verdict::Up));
+        }
+        let mut born_again = Facts::default();
+        born_again.append("seoul", 9, vote("new", Verdict::Down));
+        assert!(peer.frontier().of("seoul") > born_again.head("seoul"));
+        born_again.reclaim("seoul", &peer.after(&Frontier::default()));
+        born_again.append("seoul", 10, vote("new", Verdict::Down));
+        assert_eq!(born_again.head("seoul"), 6, "number 1 is not used twice");
+        assert!(peer.merge(&born_again.after(&peer.frontier())));
+        assert_eq!(peer, born_again);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write { author: usize, server: u8, up: bool },
+        Pull { from: usize, to: usize, lost: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3usize, 0..4u8, any::<bool>()).prop_map(|(author, server, up)| Step::Write {
+                author,
+                server,
+                up
+            }),
+            (0..3usize, 0..3usize, any::<bool>()).prop_map(|(from, to, lost)| Step::Pull { from, to, lost }),
+        ]
+    }
+
+    proptest! {
+        /// In any order of writing and pulling, with answers lost or late, heads never fall, and once everyone has
+        /// pulled from everyone all have the same facts.
+        #[test]
+        fn pulling_converges(steps in prop::collection::vec(step(), 0..120)) {
+            let names = ["seoul", "frankfurt", "virginia"];
+            let mut all = [Facts::default(), Facts::default(), Facts::default()];
+            let mut late: Vec<(usize, Batch)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Write { author, server, up } => {
+                        let verdict = if up { Verdict::Up } else { Verdict::Down };
+                        all[author].append(names[author], 0, vote(&server.to_string(), verdict));
+                    }
+                    Step::Pull { from, to, lost } => {
+                        let batch = all[from].after(&all[to].frontier());
+                        if lost { late.push((to, batch)) } else { all[to].merge(&batch); }
+                    }
+                }
+            }
+            for (to, batch) in late {
+                let before = all[to].frontier();
+                all[to].merge(&batch);
+                prop_assert!(all[to].frontier().covers(&before));
+            }
+            for _ in 0..2 {
+                for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
+                    let batch = all[from].after(&all[to].frontier());
+                    all[to].merge(&batch);
+                }
+            }
+            prop_assert_eq!(&all[0], &all[1]);
+            prop_assert_eq!(&all[1], &all[2]);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! For a process without an agent of its own: the view, by long poll from an agent, the own datacenter's first. When
+//! no agent answers, nothing happens: the last view stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemun_fleet::{Config, FleetView};
+use tokio::sync::watch;
+
+use crate::link;
+use crate::serve::{Asked, write_frontier};
+
+/// How long an agent may hold a poll.
+const POLL: Duration = Duration::from_secs(2);
+/// An agent that has said nothing for so long after that has failed; then the next is asked.
+const GRACE: Duration = Duration::from_millis(800);
+/// Pause when no agent answered.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Follows the agents until dropped; each newer view goes to `views`.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub async fn follow(
+    me: &str,
+    mut configs: watch::Receiver<Arc<Config>>,
+    views: watch::Sender<Arc<FleetView>>,
+) -> Result<(), reqwest::Error> {
+    let client = link::client()?;
+    loop {
+        let config = Arc::clone(&configs.borrow_and_update());
+        let mut agents: Vec<_> = config.fleet.datacenters.iter().collect();
+        agents.sort_by_key(|datacenter| datacenter.name != me);
+        let mut answered = false;
+        for datacenter in agents {
+            let Ok(url) = datacenter.agent.join("/v1/view") else { continue };
+            let asked = Asked {
+                fleet: config.fleet.name.clone(),
+                after: write_frontier(&views.borrow().frontier),
+                wait_ms: u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX),
+            };
+            match link::fetch::<FleetView>(&client, url, &asked, POLL + GRACE).await {
+                Ok(view) => {
+                    views.send_if_modified(|current| {
+                        let newer = current.is_superseded_by(&view);
+                        if newer {
+                            *current = Arc::new(view);
+                        }
+                        newer
+                    });
+                    answered = true;
+                    break;
+                }
+                Err(why) => tracing::debug!(agent = datacenter.name, why, "following the view"),
+            }
+        }
+        if !answered {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
