@@ -1,0 +1,117 @@
+//! The index page: made ready in memory, never in a request, and never blank.
+//!
+//! The ladder: the operator's page as it is on disk; the last good one that was; the page compiled in, which shows
+//! the fleet on a map of the world.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use daemun_fleet::Placer;
+use daemun_fleet::view::State;
+
+/// The world's land, an SVG path over 720 × 360 (half a degree a unit), from Natural Earth.
+const LAND: &str = include_str!("../assets/land.path");
+const STYLE: &str = include_str!("../assets/index.css");
+
+/// Where a page came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSource {
+    /// The operator's file as it is now.
+    Live,
+    /// The operator's file as it was when it was last good.
+    LastGood,
+    /// Compiled in.
+    CompiledIn,
+}
+
+impl PageSource {
+    /// Value of `X-Door-Source`.
+    pub fn name(self) -> &'static str {
+        match self {
+            PageSource::Live => "live",
+            PageSource::LastGood => "last-good",
+            PageSource::CompiledIn => "compiled-in",
+        }
+    }
+}
+
+/// A page ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Where it came from.
+    pub source: PageSource,
+    /// The whole page.
+    pub body: Bytes,
+}
+
+/// What the operator's file held when it was read; `Err`: why there is nothing.
+pub type PageFile = Result<Bytes, String>;
+
+/// What is on top of the ladder: the file if it is good, else the last good one, else the page compiled in.
+///
+/// A file that is empty, or is no HTML at all, is not good: it is being written, or it is the wrong one.
+pub fn choose(file: Option<&PageFile>, last_good: Option<&Bytes>, placer: &Placer) -> Page {
+    let is_good = |body: &Bytes| body.contains(&b'<') && !body.trim_ascii().is_empty();
+    match (file, last_good) {
+        (Some(Ok(body)), _) if is_good(body) => Page { source: PageSource::Live, body: body.clone() },
+        (Some(_), Some(last)) => Page { source: PageSource::LastGood, body: last.clone() },
+        _ => Page { source: PageSource::CompiledIn, body: Bytes::from(compiled_in(placer)) },
+    }
+}
+
+/// The page compiled in: the fleet under the newest view.
+fn compiled_in(placer: &Placer) -> String {
+    let config = placer.steering().config();
+    let view = placer.view();
+    let title = escape(&config.fleet.name);
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"refresh\" content=\"5\"><style>{STYLE}</style></head><body>\
+         <h1>{title}</h1><p>Generation {} of the fleet view{}</p>\
+         <svg viewBox=\"0 20 720 280\" role=\"img\" aria-label=\"Datacenters on a map of the world\">\
+         <path class=\"land\" d=\"{}\"/>",
+        view.generation,
+        if view.fail_open { ": everything looks down, so everything is used." } else { "." },
+        LAND.trim_end(),
+    );
+    for datacenter in &config.fleet.datacenters {
+        let state = view.datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
+        let (x, y) = ((datacenter.point.longitude + 180.0) * 2.0, (90.0 - datacenter.point.latitude) * 2.0);
+        let (name, class) = (escape(&datacenter.name), class(state));
+        let _ = write!(
+            page,
+            "<g class=\"{class}\"><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/><text x=\"{:.1}\" y=\"{:.1}\">{name}</text></g>",
+            x + 8.0,
+            y + 4.0,
+        );
+    }
+    page.push_str(
+        "</svg><table><thead><tr><th>datacenter</th><th>state</th><th>why</th></tr></thead><tbody>",
+    );
+    for datacenter in &config.fleet.datacenters {
+        let found = view.datacenters.get(&datacenter.name);
+        let state = found.map_or(State::Serving, |found| found.state);
+        let why = found.map(|found| escape(&found.why)).unwrap_or_default();
+        let _ = write!(
+            page,
+            "<tr class=\"{}\"><td>{}</td><td>{state}</td><td>{why}</td></tr>",
+            class(state),
+            escape(&datacenter.name)
+        );
+    }
+    page.push_str("</tbody></table><p>The list of servers for you: <a href=\"/v1/servers\">/v1/servers</a></p></body></html>\n");
+    page
+}
+
+fn class(state: State) -> &'static str {
+    match state {
+        State::Serving => "serving",
+        State::Down => "down",
+        State::Draining | State::Drained | State::CatchingUp | State::Ramping(_) => "between",
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
