@@ -1,1 +1,72 @@
-fn main() {}
+//! The command line of daemun: one file per verb, no policy.
+
+mod admin;
+mod check;
+mod client;
+mod clock;
+mod explain;
+mod lab;
+mod run;
+mod status;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One binary for a service in two or more datacenters: GeoDNS, front door, replication, failover drills.
+#[derive(Parser)]
+#[command(name = "daemun", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve: DNS, front door and agent of one datacenter
+    Run(run::RunArguments),
+    /// Try it: three datacenters on this machine, nothing to install
+    Lab(lab::LabArguments),
+    /// Check a config and the files it names; every problem with its place
+    Check(check::CheckArguments),
+    /// Show where a client is sent, and why
+    Explain(explain::ExplainArguments),
+    /// Show the fleet view, and why it is so
+    Status(status::StatusArguments),
+}
+
+/// Why a verb did not do what it should.
+enum Failure {
+    /// It was asked well and could not: exit code 1.
+    Failed(anyhow::Error),
+    /// The command line or the config is wrong: exit code 2.
+    Wrong(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+fn main() -> ExitCode {
+    // The one TLS provider of the process, before anything makes a client or a server.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is installed already");
+    }
+    let result = match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Lab(arguments) => lab::lab(&arguments),
+        Verb::Check(arguments) => check::check(&arguments),
+        Verb::Explain(arguments) => explain::explain(&arguments),
+        Verb::Status(arguments) => status::status(&arguments),
+    };
+    let (error, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Wrong(error)) => (error, 2),
+    };
+    eprintln!("daemun: {error:#}");
+    ExitCode::from(code)
+}

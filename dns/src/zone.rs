@@ -83,6 +83,12 @@ impl Zone {
         Ok(Self { origin: lower, nodes, steered: HashMap::new(), negative_soa, serial })
     }
 
+    /// The zone by its apex, as it came from its file: a last good one comes with the steered names of its time.
+    fn unsteered(mut self) -> (LowerName, Self) {
+        self.steered.clear();
+        (self.origin.clone(), self)
+    }
+
     /// The apex.
     pub fn origin(&self) -> &LowerName {
         &self.origin
@@ -153,7 +159,7 @@ impl Zones {
     /// # Errors
     /// A steered name that also has what it would hide: addresses of its own, a CNAME or a delegation.
     pub fn new(zones: Vec<Zone>, steering: &Steering) -> Result<Self, Vec<ZoneFileError>> {
-        let mut all = Self { by_origin: zones.into_iter().map(|zone| (zone.origin.clone(), zone)).collect() };
+        let mut all = Self { by_origin: zones.into_iter().map(Zone::unsteered).collect() };
         let mut errors = Vec::new();
         for config in &steering.config().dns.names {
             let (Ok(name), Some(target)) = (Name::from_ascii(&config.name), steering.target(&config.name))
@@ -206,6 +212,13 @@ impl Zones {
             }
             at = at.base_name();
         }
+    }
+
+    /// The zone with this apex: no dot at the end.
+    pub fn get(&self, origin: &str) -> Option<&Zone> {
+        let mut name = Name::from_ascii(origin).ok()?;
+        name.set_fqdn(true);
+        self.by_origin.get(&LowerName::new(&name))
     }
 
     /// All zones, in no order.

@@ -1,0 +1,131 @@
+//! The lab's datacenters, and the files it writes for them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+pub(super) const DNS_PORT: u16 = 5300;
+pub(super) const GATEWAY_PORT: u16 = 8080;
+pub(super) const AGENT_PORT: u16 = 7400;
+pub(super) const ADMIN_PORT: u16 = 7480;
+
+/// The steered name.
+pub(super) const NAME: &str = "www.shop.test";
+/// File name of the config.
+pub(super) const CONFIG: &str = "daemun.toml";
+
+/// A datacenter of the lab.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LabDatacenter {
+    pub(super) name: &'static str,
+    number: u8,
+    latitude: &'static str,
+    longitude: &'static str,
+    /// An address whose user is nearest to it.
+    pub(super) client: Ipv4Addr,
+    /// Where that user is, for people.
+    pub(super) country: &'static str,
+}
+
+impl LabDatacenter {
+    /// Its address on a network such as `127.0`.
+    pub(super) fn address(&self, network: &str) -> Ipv4Addr {
+        let half = network.strip_prefix("127.").and_then(|half| half.parse().ok()).unwrap_or(0);
+        Ipv4Addr::new(127, half, self.number, 1)
+    }
+}
+
+pub(super) const DATACENTERS: [LabDatacenter; 3] = [
+    LabDatacenter {
+        name: "seoul",
+        number: 1,
+        latitude: "37.57",
+        longitude: "126.98",
+        client: Ipv4Addr::new(1, 208, 0, 0),
+        country: "Korea",
+    },
+    LabDatacenter {
+        name: "frankfurt",
+        number: 2,
+        latitude: "50.11",
+        longitude: "8.68",
+        client: Ipv4Addr::new(91, 0, 0, 0),
+        country: "Germany",
+    },
+    LabDatacenter {
+        name: "virginia",
+        number: 3,
+        latitude: "39.04",
+        longitude: "-77.49",
+        client: Ipv4Addr::new(3, 0, 0, 0),
+        country: "the United States",
+    },
+];
+
+/// Writes config and zone. What an earlier lab left (its facts, its view) is taken away: a lab begins from nothing.
+pub(super) fn write(directory: &Path, network: &str) -> anyhow::Result<()> {
+    let writing = || format!("writing the lab's files to {}", directory.display());
+    fs::create_dir_all(directory).with_context(writing)?;
+    for datacenter in &DATACENTERS {
+        let data = directory.join(datacenter.name);
+        if data.join("view.json").exists() || data.join("facts.json").exists() {
+            fs::remove_dir_all(&data).with_context(writing)?;
+        }
+    }
+    fs::write(directory.join(CONFIG), config(network)).with_context(writing)?;
+    fs::write(directory.join("shop.test.zone"), zone(network)).with_context(writing)
+}
+
+fn config(network: &str) -> String {
+    let mut text = format!(
+        "# The lab's fleet. Written anew by each `daemun lab`; detection is as by default.\n\
+         version = 1\n\n[fleet]\nname = \"lab\"\n\n\
+         [dns]\nlisten = [\"datacenter:{DNS_PORT}\"]\n\n\
+         [[dns.zones]]\nname = \"shop.test\"\nfile = \"shop.test.zone\"\n\n\
+         [[dns.names]]\nname = \"{NAME}\"\npolicy = \"nearest\"\nttl = 5\n\n\
+         [gateway]\nlisten = [\"datacenter:{GATEWAY_PORT}\"]\norder_as = \"{NAME}\"\n\
+         trusted_proxies = [\"127.0.0.0/8\"] # so that X-Forwarded-For can play the user\n\n\
+         [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n"
+    );
+    for datacenter in &DATACENTERS {
+        let LabDatacenter { name, latitude, longitude, .. } = datacenter;
+        let address = datacenter.address(network);
+        text += &format!(
+            "\n[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\n\
+             addresses = [\"{address}\"]\ncapacity_rps = 1000\nagent = \"http://{address}:{AGENT_PORT}\"\n\n\
+             [[servers]]\nname = \"door-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\n\
+             url = \"http://{address}:{GATEWAY_PORT}/\"\n"
+        );
+    }
+    text
+}
+
+fn zone(network: &str) -> String {
+    let mut text = String::from("$TTL 300\n@ 3600 IN SOA ns-seoul hostmaster 1 7200 1800 259200 60\n");
+    for datacenter in &DATACENTERS {
+        text += &format!("@ NS ns-{}\n", datacenter.name);
+    }
+    for datacenter in &DATACENTERS {
+        text += &format!("ns-{} A {}\n", datacenter.name, datacenter.address(network));
+    }
+    text + "@ TXT \"the lab of daemun\"\nshop CNAME www\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_config_is_right() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), "127.9").unwrap();
+        let world = crate::world::World::load(&directory.path().join(CONFIG), None);
+        let world = world.unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(world.config().fleet.datacenters.len(), 3);
+        assert_eq!(world.config().sync.probe.fall, 8, "detection is not shortened");
+        assert!(world.complaints.is_empty());
+        assert!(world.steering.target(NAME).is_some());
+    }
+}

@@ -1,0 +1,148 @@
+//! `daemun lab`: three datacenters on this machine, each its own process on its own loopback address. It needs nothing
+//! but this binary, and leaves nothing behind but a directory of logs.
+
+mod files;
+mod observe;
+mod processes;
+mod tour;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Failure;
+use files::{ADMIN_PORT, AGENT_PORT, DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME};
+use processes::Processes;
+
+/// Time after which a datacenter that died is started again.
+const COMES_BACK: Duration = Duration::from_secs(15);
+
+/// Three datacenters on this machine.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LabArguments {
+    /// Play the whole story and exit: steer, kill a datacenter, get it back; exit code 1 if any of it was not so
+    #[arg(long)]
+    tour: bool,
+    /// First half of the addresses, within 127/8: datacenters are at NETWORK.1.1, NETWORK.2.1 and NETWORK.3.1
+    #[arg(long, default_value = DEFAULT_NETWORK, value_parser = network)]
+    network: String,
+    /// Where config, facts and logs go [default: a directory of the user's own]
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+const DEFAULT_NETWORK: &str = "127.0";
+
+fn network(text: &str) -> Result<String, String> {
+    let half = text.strip_prefix("127.").and_then(|half| half.parse::<u8>().ok());
+    half.map(|half| format!("127.{half}")).ok_or_else(|| "expected 127.0 to 127.255".to_owned())
+}
+
+/// Where the lab on a network keeps its files.
+fn directory(network: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    state.unwrap_or_else(std::env::temp_dir).join("daemun-lab").join(network)
+}
+
+/// The config of the lab at its usual place.
+pub(crate) fn config_path() -> PathBuf {
+    directory(DEFAULT_NETWORK).join(files::CONFIG)
+}
+
+/// Admin URLs of the lab at its usual place.
+pub(crate) fn admin_urls() -> Vec<String> {
+    let url =
+        |datacenter: &LabDatacenter| format!("http://{}:{ADMIN_PORT}", datacenter.address(DEFAULT_NETWORK));
+    DATACENTERS.iter().map(url).collect()
+}
+
+pub(crate) fn lab(arguments: &LabArguments) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+    let directory = arguments.directory.clone().unwrap_or_else(|| directory(&arguments.network));
+    runtime.block_on(async {
+        files::write(&directory, &arguments.network)?;
+        processes::check_ports(&arguments.network)?;
+        let mut processes = Processes::new(&arguments.network, &directory)?;
+        if arguments.tour {
+            tour::tour(&mut processes).await?;
+        } else {
+            stay(&mut processes).await?;
+        }
+        Ok(())
+    })
+}
+
+/// The lab until Ctrl-C: says what happens to its processes, and starts again what died.
+async fn stay(processes: &mut Processes) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    for datacenter in &DATACENTERS {
+        processes.start(datacenter)?;
+    }
+    tokio::select! {
+        ready = tour::all_answer(processes) => ready?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    }
+    introduce(processes);
+    loop {
+        let died = tokio::select! {
+            died = processes.next_death() => died,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        };
+        println!(
+            "{} is gone ({}). Watch the others with the lines above; it comes back in {} s.",
+            died.datacenter.name,
+            died.how,
+            COMES_BACK.as_secs()
+        );
+        tokio::select! {
+            () = tokio::time::sleep(COMES_BACK) => {}
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+        let pid = processes.start(died.datacenter)?;
+        println!("{} is started again (pid {pid}).", died.datacenter.name);
+    }
+    println!("stopping the lab");
+    Ok(())
+}
+
+fn introduce(processes: &Processes) {
+    let network = processes.network();
+    println!("The lab is up: three datacenters, each a process on its own address.\n");
+    for datacenter in &DATACENTERS {
+        let pid = processes.pid(datacenter).map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        println!("  {:<10} {:<12} pid {pid}", datacenter.name, datacenter.address(network).to_string());
+    }
+    let [seoul, frankfurt, virginia] = &DATACENTERS;
+    let at = |datacenter: &LabDatacenter| datacenter.address(network);
+    println!("\nSteer a user in Korea, in Germany, in the United States:");
+    for datacenter in &DATACENTERS {
+        println!("  dig @{} -p {DNS_PORT} {NAME} +short +subnet={}/24", at(seoul), datacenter.client);
+    }
+    println!("The list of servers, as a user in Germany gets it; the index page:");
+    println!(
+        "  curl -s -H 'X-Forwarded-For: {}' http://{}:{GATEWAY_PORT}/v1/servers",
+        frankfurt.client,
+        at(seoul)
+    );
+    println!("  curl -s http://{}:{GATEWAY_PORT}/", at(virginia));
+    println!("Why, and how the fleet is:");
+    println!("  daemun explain --name {NAME} --client {}/24", frankfurt.client);
+    println!("  daemun status --watch");
+    if let Some(pid) = processes.pid(frankfurt) {
+        println!("Lose a datacenter:");
+        println!("  kill -9 {pid}");
+    }
+    println!(
+        "\nAgents talk among themselves on port {AGENT_PORT}; admin and metrics are on port {ADMIN_PORT}."
+    );
+    println!("Config, facts and logs: {}\nCtrl-C stops it all.\n", processes.directory().display());
+}

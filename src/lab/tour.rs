@@ -1,0 +1,273 @@
+//! `daemun lab --tour`: the whole story, played and checked. What it prints it has seen, through packets and processes;
+//! what was not so ends it with the step's name.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use serde_json::Value;
+
+use super::files::{DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME};
+use super::observe;
+use super::processes::Processes;
+use crate::clock;
+
+/// Everything answers by then, or the lab is broken.
+const START_MAX: Duration = Duration::from_secs(30);
+/// A dead datacenter is out by then, or failover is broken; by default it takes about two seconds.
+const FAILOVER_MAX: Duration = Duration::from_secs(15);
+/// A datacenter that came back gets its users by then.
+const RETURN_MAX: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) async fn tour(processes: &mut Processes) -> anyhow::Result<()> {
+    println!("A tour of daemun: three datacenters on this machine, seen as a user sees them.\n");
+    let steps = async {
+        start(processes).await.context("step 1, start")?;
+        steer(processes).await.context("step 2, steer")?;
+        list(processes).await.context("step 3, list")?;
+        lose(processes).await.context("step 4, lose")?;
+        get_back(processes).await.context("step 5, return")?;
+        all_alive(processes).context("step 6, end")
+    };
+    match steps.await {
+        Ok(()) => {
+            println!("\nAll of it was so. `daemun lab` leaves the three running for you to try.");
+            Ok(())
+        }
+        Err(error) => {
+            println!("\nThe tour failed. Logs: {}", processes.directory().display());
+            Err(error.context("the tour failed"))
+        }
+    }
+}
+
+fn say(step: &str, text: &str) {
+    println!("{:>6.2} s  {step:<7} {text}", clock::monotonic().as_secs_f64());
+}
+
+/// No process may end but by the tour's own hand.
+fn all_alive(processes: &mut Processes) -> anyhow::Result<()> {
+    match processes.death() {
+        None => Ok(()),
+        Some(death) => {
+            let log = processes.log(death.datacenter);
+            Err(anyhow!(
+                "the process of {} ended ({}); see {}",
+                death.datacenter.name,
+                death.how,
+                log.display()
+            ))
+        }
+    }
+}
+
+/// Looks until `seen` is content; then the time it took. What it last saw is the error.
+async fn until(
+    processes: &mut Processes,
+    longest: Duration,
+    mut seen: impl AsyncFnMut(&Processes) -> anyhow::Result<()>,
+) -> anyhow::Result<Duration> {
+    let begun = clock::monotonic();
+    loop {
+        all_alive(processes)?;
+        let last = match seen(processes).await {
+            Ok(()) => return Ok(clock::monotonic().saturating_sub(begun)),
+            Err(last) => last,
+        };
+        if clock::monotonic().saturating_sub(begun) > longest {
+            return Err(last.context(format!("not within {} s", longest.as_secs())));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until every datacenter answers DNS and serves its page.
+pub(super) async fn all_answer(processes: &mut Processes) -> anyhow::Result<()> {
+    for datacenter in &DATACENTERS {
+        until(processes, START_MAX, async |processes| {
+            resolve(processes, datacenter, datacenter).await?;
+            observe::get(processes.at(datacenter, GATEWAY_PORT), "/", datacenter.client).await.map(drop)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn start(processes: &mut Processes) -> anyhow::Result<()> {
+    for datacenter in &DATACENTERS {
+        let pid = processes.start(datacenter)?;
+        let address = datacenter.address(processes.network());
+        say("start", &format!("{:<10} {address}, pid {pid}", datacenter.name));
+    }
+    all_answer(processes).await?;
+    say("start", "all three answer DNS and serve their page");
+    Ok(())
+}
+
+/// The address that a datacenter's name server gives to a user.
+async fn resolve(
+    processes: &Processes,
+    server: &LabDatacenter,
+    user: &LabDatacenter,
+) -> anyhow::Result<IpAddr> {
+    let answer = observe::resolve(processes.at(server, DNS_PORT), NAME, user.client).await?;
+    match answer[..] {
+        [address] => Ok(address),
+        _ => Err(anyhow!(
+            "{} gives {answer:?} to a user in {}, expected one address",
+            server.name,
+            user.country
+        )),
+    }
+}
+
+/// The name of the datacenter that has an address.
+fn whose(processes: &Processes, address: IpAddr) -> &'static str {
+    let owner = DATACENTERS
+        .iter()
+        .find(|datacenter| IpAddr::from(datacenter.address(processes.network())) == address);
+    owner.map_or("nobody", |datacenter| datacenter.name)
+}
+
+async fn sent_to(
+    processes: &Processes,
+    server: &LabDatacenter,
+    user: &LabDatacenter,
+    wanted: &LabDatacenter,
+) -> anyhow::Result<()> {
+    let address = resolve(processes, server, user).await?;
+    let got = whose(processes, address);
+    ensure!(
+        got == wanted.name,
+        "{} sends a user in {} to {got}, expected {}",
+        server.name,
+        user.country,
+        wanted.name
+    );
+    Ok(())
+}
+
+async fn steer(processes: &mut Processes) -> anyhow::Result<()> {
+    for user in &DATACENTERS {
+        until(processes, START_MAX, async |processes| {
+            for server in &DATACENTERS {
+                sent_to(processes, server, user, user).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let country = user.country;
+        say(
+            "steer",
+            &format!(
+                "a user in {country} ({}/24) is sent to {}, by all three name servers",
+                user.client, user.name
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// The server list of a door, as a user gets it.
+async fn servers(
+    processes: &Processes,
+    door: &LabDatacenter,
+    user: &LabDatacenter,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let body = observe::get(processes.at(door, GATEWAY_PORT), "/v1/servers", user.client).await?;
+    let list: Value = serde_json::from_str(&body).context("the list does not parse")?;
+    let field = |server: &Value, name: &str| server[name].as_str().unwrap_or_default().to_owned();
+    let servers = list["servers"].as_array().context("the list has no servers")?;
+    Ok(servers.iter().map(|server| (field(server, "datacenter"), field(server, "health"))).collect())
+}
+
+async fn list(processes: &mut Processes) -> anyhow::Result<()> {
+    let [seoul, frankfurt, _] = &DATACENTERS;
+    let mut order = String::new();
+    until(processes, START_MAX, async |processes| {
+        let servers = servers(processes, seoul, frankfurt).await?;
+        let up = servers.iter().filter(|(_, health)| health == "up").count();
+        ensure!(up == DATACENTERS.len(), "{up} of {} servers are up", DATACENTERS.len());
+        order = servers.iter().map(|(datacenter, _)| datacenter.as_str()).collect::<Vec<_>>().join(", ");
+        ensure!(order.starts_with(frankfurt.name), "the list for a user in {} is {order}", frankfurt.country);
+        Ok(())
+    })
+    .await?;
+    say("list", &format!("the door in Seoul lists for a user in {}: {order}; all up", frankfurt.country));
+    Ok(())
+}
+
+async fn lose(processes: &mut Processes) -> anyhow::Result<()> {
+    let [seoul, frankfurt, virginia] = &DATACENTERS;
+    processes.kill(frankfurt).await?;
+    let killed = clock::monotonic();
+    say("lose", "frankfurt's process is killed (SIGKILL)");
+    // Both name servers are watched at once, each for the moment when it stops answering with the dead one.
+    let mut left: Vec<&LabDatacenter> = vec![seoul, virginia];
+    until(processes, FAILOVER_MAX, async |processes| {
+        let mut still = Vec::new();
+        let mut last = Ok(());
+        for server in left.drain(..) {
+            match resolve(processes, server, frankfurt).await {
+                Ok(address) if whose(processes, address) != frankfurt.name => {
+                    let after = clock::monotonic().saturating_sub(killed).as_secs_f64();
+                    let now = whose(processes, address);
+                    let country = frankfurt.country;
+                    say(
+                        "lose",
+                        &format!(
+                            "{after:.2} s later {}'s name server sends the user in {country} to {now}",
+                            server.name
+                        ),
+                    );
+                }
+                Ok(_) => {
+                    last = Err(anyhow!("{} still sends users to frankfurt", server.name));
+                    still.push(server);
+                }
+                Err(error) => {
+                    last = Err(error);
+                    still.push(server);
+                }
+            }
+        }
+        left = still;
+        last
+    })
+    .await?;
+    for user in [seoul, virginia] {
+        sent_to(processes, seoul, user, user).await?;
+    }
+    say("lose", "users elsewhere stayed where they were");
+    until(processes, FAILOVER_MAX, async |processes| {
+        let servers = servers(processes, seoul, frankfurt).await?;
+        let last = servers.last().context("the list is empty")?;
+        ensure!(*last == (frankfurt.name.to_owned(), "down".to_owned()), "the list ends with {last:?}");
+        Ok(())
+    })
+    .await?;
+    say("lose", "the server list has frankfurt's door last, down");
+    Ok(())
+}
+
+async fn get_back(processes: &mut Processes) -> anyhow::Result<()> {
+    let [_, frankfurt, _] = &DATACENTERS;
+    let pid = processes.start(frankfurt)?;
+    say("return", &format!("frankfurt is started again, pid {pid}"));
+    let took = until(processes, RETURN_MAX, async |processes| {
+        for server in &DATACENTERS {
+            sent_to(processes, server, frankfurt, frankfurt).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let country = frankfurt.country;
+    let took = took.as_secs_f64();
+    say(
+        "return",
+        &format!("{took:.2} s later all three name servers send the user in {country} to frankfurt again"),
+    );
+    Ok(())
+}

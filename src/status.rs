@@ -1,0 +1,164 @@
+//! `daemun status`: the fleet view as one process has it, and why it is so.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use daemun_fleet::FleetView;
+use daemun_sync::core::LinkStatus;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::client::{self, AdminArguments};
+
+/// Pause between two looks of `--watch`.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Show the fleet view.
+#[derive(Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    /// Print it as JSON
+    #[arg(long, conflicts_with = "watch")]
+    json: bool,
+    /// Print it again whenever it changes
+    #[arg(long)]
+    watch: bool,
+}
+
+/// What a process says of itself and of the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Name of the fleet.
+    pub(crate) fleet: String,
+    /// The datacenter it runs in.
+    pub(crate) datacenter: String,
+    /// Version of the program.
+    pub(crate) version: String,
+    /// The roles it has.
+    pub(crate) roles: Vec<String>,
+    /// Digest of its config.
+    pub(crate) config_digest: String,
+    /// Where its places come from.
+    pub(crate) places: String,
+    /// Its zones.
+    pub(crate) zones: Vec<ZoneStatus>,
+    /// What is wrong with files it reads; the last good is in use.
+    pub(crate) complaints: Vec<String>,
+    /// The fleet view.
+    pub(crate) view: FleetView,
+    /// Links to the other agents; empty without the role sync.
+    pub(crate) links: Vec<LinkStatus>,
+    /// Its clock, milliseconds of Unix time.
+    pub(crate) unix_ms: u64,
+}
+
+/// A zone, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ZoneStatus {
+    /// Apex.
+    pub(crate) name: String,
+    /// Serial number.
+    pub(crate) serial: u32,
+    /// Number of names.
+    pub(crate) names: usize,
+}
+
+pub(crate) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+    runtime.block_on(async {
+        let mut shown: Option<String> = None;
+        loop {
+            let text = match client::status(&arguments.admin).await {
+                Ok((_, status)) if arguments.json => {
+                    serde_json::to_string_pretty(&status).context("writing JSON")? + "\n"
+                }
+                Ok((url, status)) => describe(&url, &status),
+                Err(error) if arguments.watch => format!("{error:#}\n"),
+                Err(error) => return Err(Failure::Failed(error)),
+            };
+            if !arguments.watch {
+                print!("{text}");
+                return Ok(());
+            }
+            if shown.as_ref() != Some(&text) {
+                // On a terminal the new takes the place of the old; in a pipe it follows.
+                let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+                println!("{clear}{text}");
+                shown = Some(text);
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    })
+}
+
+fn describe(url: &str, status: &Status) -> String {
+    let view = &status.view;
+    let mut text = format!(
+        "fleet {}, generation {}, as seen by {} at {url}\n\n",
+        status.fleet, view.generation, status.datacenter
+    );
+    if view.fail_open {
+        text.push_str("EVERYTHING LOOKS DOWN: failing open, all datacenters are used\n\n");
+    }
+    let mut rows = vec![["DATACENTER".to_owned(), "STATE".to_owned(), "FOR".to_owned(), "WHY".to_owned()]];
+    for (name, datacenter) in &view.datacenters {
+        let since = age(status.unix_ms, datacenter.since_unix_ms);
+        rows.push([name.clone(), datacenter.state.to_string(), since, datacenter.why.clone()]);
+    }
+    table(&mut text, &rows);
+    text.push('\n');
+    let mut rows = vec![["SERVER".to_owned(), "HEALTH".to_owned(), "FOR".to_owned(), "WHY".to_owned()]];
+    for (name, server) in &view.servers {
+        let since = age(status.unix_ms, server.since_unix_ms);
+        rows.push([name.clone(), server.health.to_string(), since, server.why.clone()]);
+    }
+    table(&mut text, &rows);
+    text.push('\n');
+    for link in &status.links {
+        let _ = match (link.is_up, &link.failure, &link.config_digest) {
+            (true, _, Some(digest)) if *digest != status.config_digest => {
+                writeln!(text, "link to {}: up, but ITS CONFIG DIFFERS from the one here", link.peer)
+            }
+            (true, ..) => writeln!(text, "link to {}: up", link.peer),
+            (false, Some(failure), _) => writeln!(text, "link to {}: DOWN: {failure}", link.peer),
+            (false, None, _) => writeln!(text, "link to {}: not heard yet", link.peer),
+        };
+    }
+    for zone in &status.zones {
+        let _ = writeln!(text, "zone {}: serial {}, {} names", zone.name, zone.serial, zone.names);
+    }
+    let _ = writeln!(text, "places: {}", status.places);
+    for complaint in &status.complaints {
+        let _ = writeln!(text, "REFUSED: {complaint}");
+    }
+    text
+}
+
+/// Time since a moment, in one or two units; a dash when it is not known.
+fn age(now_unix_ms: u64, since_unix_ms: u64) -> String {
+    if since_unix_ms == 0 {
+        return "-".to_owned();
+    }
+    let seconds = now_unix_ms.saturating_sub(since_unix_ms) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+fn table(text: &mut String, rows: &[[String; 4]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (first, second, third) = (width(0), width(1), width(2));
+    for [a, b, c, d] in rows {
+        let line = format!("{a:<first$}  {b:<second$}  {c:<third$}  {d}");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
