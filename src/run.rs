@@ -177,12 +177,10 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
             Ok("dns")
         });
     }
+    // Apart from the others: at the end it is waited for.
+    let mut doors: JoinSet<()> = JoinSet::new();
     if let Some(door) = &door {
-        let (door, stopped) = (Arc::clone(door), stopped.clone());
-        tasks.spawn(async move {
-            daemun_gateway::serve::serve(bound.gateway, door, stopped).await;
-            Ok("gateway")
-        });
+        doors.spawn(daemun_gateway::serve::serve(bound.gateway, Arc::clone(door), stopped));
     }
     let admin = Arc::new(Admin {
         me: me.to_owned(),
@@ -210,19 +208,17 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     tasks.spawn(reload(arguments.config.clone(), worlds, configs, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
-    until_told(&arguments, &mut tasks).await?;
+    tokio::select! {
+        told = until_told(&arguments, &mut tasks) => told?,
+        Some(_) = doors.join_next() => return Err(anyhow!("the gateway ended, which it never should")),
+    }
     tracing::info!("stopping: finishing what is under way");
     stop.send_replace(true);
-    while let Some(ended) = tasks.join_next().await {
-        if matches!(ended, Ok(Ok("gateway"))) || door_is_absent(&admin.roles) {
-            break;
-        }
+    tokio::select! {
+        _ = doors.join_all() => Ok(()),
+        // Told twice: at once.
+        told = until_told(&arguments, &mut tasks) => told,
     }
-    Ok(())
-}
-
-fn door_is_absent(roles: &[String]) -> bool {
-    !roles.iter().any(|role| role == Role::Gateway.name())
 }
 
 fn responder(

@@ -28,18 +28,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a DNS listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("dns: cannot listen on {address} ({transport}): {source}{hint}")]
+#[error("dns: cannot listen on {address} ({transport}): {error}{hint}")]
 pub struct ListenError {
     address: SocketAddr,
     transport: &'static str,
-    #[source]
-    source: io::Error,
+    error: io::Error,
     hint: String,
 }
 
 impl ListenError {
-    fn new(address: SocketAddr, transport: &'static str, source: io::Error) -> Self {
-        let hint = match source.kind() {
+    fn new(address: SocketAddr, transport: &'static str, error: io::Error) -> Self {
+        let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 let list = if transport == "UDP" { "ss -ulpn" } else { "ss -tlpn" };
                 format!("; another process has it: `{list} 'sport = :{}'` shows which", address.port())
@@ -48,7 +47,7 @@ impl ListenError {
             io::ErrorKind::AddrNotAvailable => "; this machine does not have the address".to_owned(),
             _ => String::new(),
         };
-        Self { address, transport, source, hint }
+        Self { address, transport, error, hint }
     }
 }
 

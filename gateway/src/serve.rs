@@ -40,10 +40,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the door could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("gateway: cannot listen on {address}: {source}; `ss -tlpn 'sport = :{}'` shows who has it", address.port())]
+#[error("gateway: cannot listen on {address}: {error}; `ss -tlpn 'sport = :{}'` shows who has it", address.port())]
 pub struct ListenError {
     address: SocketAddr,
-    source: io::Error,
+    error: io::Error,
 }
 
 /// Binds every address.
@@ -53,7 +53,7 @@ pub struct ListenError {
 pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for &address in addresses {
-        listeners.push(TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?);
+        listeners.push(TcpListener::bind(address).await.map_err(|error| ListenError { address, error })?);
     }
     Ok(listeners)
 }

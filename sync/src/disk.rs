@@ -11,22 +11,22 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// Reading or writing failed.
-    #[error("{}: cannot {operation}: {source}", path.display())]
+    #[error("{}: cannot {operation} it: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What was tried.
         operation: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file does not hold what it should.
-    #[error("{}: does not parse: {source}; it is set aside as .broken", path.display())]
+    #[error("{}: does not parse: {error}; it is set aside as .broken", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
 }
 
@@ -36,7 +36,7 @@ pub enum DiskError {
 /// # Errors
 /// What the system says; the old file stays.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
-    let fail = |operation| move |source| DiskError::Io { path: path.to_owned(), operation, source };
+    let fail = |operation| move |error| DiskError::Io { path: path.to_owned(), operation, error };
     let bytes = serde_json::to_vec(value).map_err(io::Error::other).map_err(fail("encode"))?;
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(fail("create the directory of"))?;
@@ -63,14 +63,14 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(DiskError::Io { path: path.to_owned(), operation: "read", source }),
+        Err(error) => return Err(DiskError::Io { path: path.to_owned(), operation: "read", error }),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| {
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         let aside = path.with_extension("broken");
         if let Err(error) = fs::rename(path, &aside) {
             tracing::warn!(%error, path = %path.display(), "setting a broken file aside");
         }
-        DiskError::Parse { path: path.to_owned(), source }
+        DiskError::Parse { path: path.to_owned(), error }
     })
 }
 

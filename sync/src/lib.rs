@@ -46,18 +46,24 @@ pub struct Settings {
 pub enum StartError {
     /// Its facts could not be read or kept.
     #[error("sync: {0}")]
-    Disk(#[from] disk::DiskError),
+    Disk(disk::DiskError),
     /// Its address could not be had.
-    #[error("sync: cannot listen on {address}: {source}; `ss -tlpn 'sport = :{}'` shows who has it", address.port())]
+    #[error("sync: cannot listen on {address}: {error}; `ss -tlpn 'sport = :{}'` shows who has it", address.port())]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// No HTTP client could be made.
-    #[error("sync: cannot make an HTTP client: {0}")]
+    #[error("sync: cannot make an HTTP client")]
     Client(#[from] reqwest::Error),
+}
+
+impl From<disk::DiskError> for StartError {
+    fn from(error: disk::DiskError) -> Self {
+        StartError::Disk(error)
+    }
 }
 
 /// A running agent.
@@ -114,7 +120,7 @@ impl Agent {
         let mut listeners = Vec::new();
         for &address in addresses {
             let bound = TcpListener::bind(address).await;
-            listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
+            listeners.push(bound.map_err(|error| StartError::Listen { address, error })?);
         }
         Ok(listeners)
     }

@@ -1,1 +1,14 @@
-//! .
+//! Real processes, seen through packets: what a user, an operator and a resolver see. Each test has a network of its
+//! own within 127/8, named at its top, so that they can run side by side.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(clippy::disallowed_methods, reason = "an observer from outside has its own clock")]
+
+mod command_line;
+mod deploy;
+mod failover;
+mod fleet;
+mod reload;
+mod roles;
+mod steering;
+mod tour;
+mod world_map;
