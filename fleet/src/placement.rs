@@ -383,7 +383,7 @@ impl Placer {
             return match (rank == RANK_DOWN, state) {
                 (true, state) if state != State::Down => "no server of the role is up".to_owned(),
                 _ if why.is_empty() => state.to_string(),
-                _ => format!("{state}: {why}"),
+                _ => why.to_owned(),
             };
         }
         if over.is_some_and(|over| over.order.contains(&member)) {

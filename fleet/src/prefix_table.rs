@@ -74,6 +74,16 @@ impl PrefixTable {
         }
     }
 
+    /// The IPv4 segments that the table was built from, equal neighbours merged.
+    pub fn v4_segments(&self) -> Vec<Segment> {
+        self.v4.segments()
+    }
+
+    /// The IPv6 segments.
+    pub fn v6_segments(&self) -> Vec<Segment> {
+        self.v6.segments()
+    }
+
     /// Memory of the tables in bytes.
     pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
@@ -128,8 +138,45 @@ impl Trie {
         }
     }
 
+    fn segments(&self) -> Vec<Segment> {
+        let mut all = Vec::new();
+        self.walk(0, 0, 0, &mut all);
+        all
+    }
+
+    /// Adds the segments of the node at `index`, which covers the block at `prefix`, `depth` bits long.
+    fn walk(&self, index: u32, prefix: u128, depth: u32, all: &mut Vec<Segment>) {
+        let node = &self.nodes[index as usize];
+        let (mut children, mut leaves) = (node.first_child, node.first_leaf);
+        for slot in 0..SLOTS as u32 {
+            // In the last node of a key of 128 bits only the upper bits of a slot's number are bits of the key.
+            let below = 128 - STRIDE;
+            let bits = u128::from(slot);
+            let start =
+                prefix | if depth <= below { bits << (below - depth) } else { bits >> (depth - below) };
+            if node.children >> slot & 1 == 1 {
+                self.walk(children, start, depth + STRIDE, all);
+                children += 1;
+            } else if node.leaf_starts >> slot & 1 == 1 {
+                let value = self.leaves[leaves as usize] >> 8;
+                leaves += 1;
+                push(all, start, value);
+            } else if let Some(leaf) = leaves.checked_sub(1).filter(|leaf| *leaf >= node.first_leaf) {
+                // A leaf goes on behind a child that stands between.
+                push(all, start, self.leaves[leaf as usize] >> 8);
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&*self.nodes) + size_of_val(&*self.leaves)
+    }
+}
+
+/// Begins a segment, unless the one before has the same value.
+fn push(all: &mut Vec<Segment>, start: u128, value: u32) {
+    if all.last().is_none_or(|last| last.value != value) {
+        all.push(Segment { start, value });
     }
 }
 
@@ -234,6 +281,12 @@ mod tests {
         all
     }
 
+    fn merged(segments: &[Segment]) -> Vec<Segment> {
+        let mut merged = segments.to_vec();
+        merged.dedup_by_key(|segment| segment.value);
+        merged
+    }
+
     fn nothing() -> Vec<Segment> {
         vec![Segment { start: 0, value: 0 }]
     }
@@ -291,6 +344,7 @@ mod tests {
         fn agrees_with_the_reference_v4(borders in prop::collection::vec((any::<u32>(), 0u32..4), 0..40), probes in prop::collection::vec(any::<u32>(), 20)) {
             let segments = v4_segments(&borders);
             let table = PrefixTable::build(&segments, &nothing());
+            prop_assert_eq!(table.v4_segments(), merged(&segments));
             let at_borders = borders.iter().flat_map(|&(at, _)| [at, at.wrapping_sub(1), at.wrapping_add(1)]);
             for probe in probes.into_iter().chain(at_borders) {
                 let found = table.lookup(Ipv4Addr::from_bits(probe).into());
@@ -305,6 +359,7 @@ mod tests {
             segments.sort_by_key(|segment| segment.start);
             segments.dedup_by_key(|segment| segment.start);
             let table = PrefixTable::build(&nothing(), &segments);
+            prop_assert_eq!(table.v6_segments(), merged(&segments));
             for probe in probes.into_iter().chain(borders.iter().map(|border| border.0)) {
                 // Mapped addresses belong to the other table.
                 if Ipv6Addr::from_bits(probe).to_ipv4_mapped().is_none() {

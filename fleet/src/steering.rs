@@ -105,9 +105,8 @@ impl Steering {
             Some(&target) => target,
             None => {
                 let everyone = (0..fleet.datacenters.len()).fold(0, |set, member| set | 1 << member);
-                let weights = vec![1; fleet.datacenters.len()];
                 let all_overrides: Vec<usize> = (0..config.dns.overrides.len()).collect();
-                let map = steering.map(&Policy::Nearest { band_km: 0, weights }, &all_overrides, everyone);
+                let map = steering.map(&Policy::nearest(fleet.datacenters.len()), &all_overrides, everyone);
                 let role = Self::DOOR_ROLE.to_owned();
                 steering.targets.push(TargetRanking { name: None, role, members: everyone, map });
                 Target(steering.targets.len() - 1)
@@ -183,8 +182,8 @@ impl Steering {
             by_place: vec![None; self.places.list().len()],
             by_place_and_override: HashMap::new(),
         };
-        let v4 = compiler.segments(self.places.v4(), 32);
-        let v6 = compiler.segments(self.places.v6(), 128);
+        let v4 = compiler.segments(&self.places.v4(), 32);
+        let v6 = compiler.segments(&self.places.v6(), 128);
         let classes = compiler.classes;
         let table = PrefixTable::build(&v4, &v6);
         self.maps.push(RankingMap {

@@ -227,6 +227,11 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// To the nearest, nothing more.
+    pub fn nearest(datacenters: usize) -> Self {
+        Policy::Nearest { band_km: defaults::BAND_KM, weights: vec![defaults::WEIGHT; datacenters] }
+    }
+
     /// The word in the config.
     pub fn name(&self) -> &'static str {
         match self {

@@ -235,10 +235,10 @@ fn explain_reads_well() {
 near.shop.test for 1.9.9.0/24
   place   KR, AS (from ranges)
   policy  nearest: nearest by great circle
-  → 1  tokyo      serving        1088 km  by distance
-    2  frankfurt  serving        8558 km  by distance
-    3  virginia   serving       11226 km  by distance
-    4  seoul      down            123 km  down: for the test
+  → 1  tokyo      serving        1062 km  by distance
+    2  frankfurt  serving        8703 km  by distance
+    3  virginia   serving       11232 km  by distance
+    4  seoul      down            154 km  for the test
   answer  192.0.2.3  (TTL 30 s)
   scope   /13: every address in 1.8.0.0/13 gets this
   view    generation 0";

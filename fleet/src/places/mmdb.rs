@@ -131,3 +131,174 @@ impl Places {
         Ok(collector.finish(format!("{name} ({kind})")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::*;
+
+    /// A writer of small databases, after the MaxMind DB file format specification 2.0: enough to read back.
+    mod writer {
+        use super::*;
+
+        pub(super) fn string(text: &str) -> Vec<u8> {
+            assert!(text.len() < 29, "short strings only");
+            [&[2 << 5 | text.len() as u8], text.as_bytes()].concat()
+        }
+
+        pub(super) fn double(value: f64) -> Vec<u8> {
+            [&[3 << 5 | 8], &value.to_be_bytes()[..]].concat()
+        }
+
+        fn number(kind: u8, value: u64) -> Vec<u8> {
+            let bytes = value.to_be_bytes();
+            let bytes = &bytes[bytes.iter().position(|&byte| byte != 0).unwrap_or(8)..];
+            // Types above 7 are extended: type 0, then the type less 7.
+            let head = if kind > 7 {
+                vec![bytes.len() as u8, kind - 7]
+            } else {
+                vec![kind << 5 | bytes.len() as u8]
+            };
+            [&head[..], bytes].concat()
+        }
+
+        pub(super) fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+            let body = entries.iter().flat_map(|(name, value)| [string(name), value.clone()].concat());
+            std::iter::once(7 << 5 | entries.len() as u8).chain(body).collect()
+        }
+
+        /// A database of these networks; an IPv4 network in an IPv6 database goes below `::/96`.
+        pub(super) fn database(ip_version: u16, networks: &[(&str, Vec<u8>)]) -> Vec<u8> {
+            const EMPTY: usize = usize::MAX;
+            const DATA: usize = 1 << 40;
+            let mut nodes: Vec<[usize; 2]> = vec![[EMPTY; 2]];
+            let mut data = Vec::<u8>::new();
+            for (network, record) in networks {
+                let network: IpNet = network.parse().unwrap();
+                let in_v6 = ip_version == 6 && network.addr().is_ipv4();
+                let bits = key(network.addr()) >> if in_v6 { 96 } else { 0 };
+                let length = u32::from(network.prefix_len()) + if in_v6 { 96 } else { 0 };
+                let mut node = 0;
+                for depth in 0..length {
+                    let side = (bits >> (127 - depth) & 1) as usize;
+                    if depth + 1 == length {
+                        nodes[node][side] = DATA + data.len();
+                    } else {
+                        if nodes[node][side] == EMPTY {
+                            nodes[node][side] = nodes.len();
+                            nodes.push([EMPTY; 2]);
+                        }
+                        node = nodes[node][side];
+                    }
+                }
+                data.extend(record);
+            }
+            let count = nodes.len();
+            let pointer = |value: usize| match value {
+                EMPTY => count,
+                data if data >= DATA => count + 16 + data - DATA,
+                node => node,
+            };
+            let tree =
+                nodes.iter().flatten().flat_map(|&value| (pointer(value) as u32).to_be_bytes()[1..].to_vec());
+            let mut file: Vec<u8> = tree.collect();
+            file.extend([0; 16]);
+            file.extend(data);
+            file.extend(b"\xab\xcd\xefMaxMind.com");
+            file.extend(map(&[
+                ("binary_format_major_version", number(5, 2)),
+                ("binary_format_minor_version", number(5, 0)),
+                ("build_epoch", number(9, 1_700_000_000)),
+                ("database_type", string("Test-City")),
+                ("description", map(&[("en", string("for tests"))])),
+                ("ip_version", number(5, ip_version.into())),
+                ("languages", vec![0, 4]),
+                ("node_count", number(6, count as u64)),
+                ("record_size", number(5, 24)),
+            ]));
+            file
+        }
+    }
+
+    use writer::{database, double, map, string};
+
+    fn country(code: &str) -> Vec<u8> {
+        map(&[("country", map(&[("iso_code", string(code))]))])
+    }
+
+    fn city(code: &str, latitude: f64, longitude: f64) -> Vec<u8> {
+        map(&[
+            ("country", map(&[("iso_code", string(code))])),
+            ("location", map(&[("latitude", double(latitude)), ("longitude", double(longitude))])),
+        ])
+    }
+
+    fn whole() -> Vec<u8> {
+        database(
+            6,
+            &[
+                ("1.0.0.0/8", country("KR")),
+                ("2.0.0.0/9", city("US", 37.774_9, -122.419_4)),
+                ("2.128.0.0/9", map(&[("registered_country", map(&[("iso_code", string("DE"))]))])),
+                ("3.0.0.0/8", map(&[("continent", map(&[("code", string("AF"))]))])),
+                ("2001:db8::/32", country("JP")),
+            ],
+        )
+    }
+
+    fn shown(places: &Places, address: &str) -> String {
+        places.lookup(address.parse().unwrap()).0.to_string()
+    }
+
+    #[test]
+    fn country_and_city_records() {
+        let places = Places::from_mmdb("test.mmdb", &whole()).unwrap();
+        assert_eq!(places.source(), "test.mmdb (Test-City)");
+        assert_eq!(shown(&places, "1.2.3.4"), "KR, AS");
+        assert_eq!(shown(&places, "2.200.0.1"), "DE, EU", "where it is registered, for want of better");
+        assert_eq!(shown(&places, "3.0.0.1"), "AF");
+        assert_eq!(shown(&places, "2001:db8::1"), "JP, AS");
+        assert_eq!(shown(&places, "9.9.9.9"), "unknown");
+        let (san_francisco, prefix_len) = places.lookup("2.1.1.1".parse().unwrap());
+        assert_eq!(san_francisco.point, Some(Point { latitude: 37.8, longitude: -122.4 }));
+        assert_eq!(prefix_len, 9);
+    }
+
+    #[test]
+    fn a_v4_database_knows_no_v6() {
+        let places = Places::from_mmdb("v4", &database(4, &[("1.0.0.0/8", country("KR"))])).unwrap();
+        assert_eq!(shown(&places, "1.2.3.4"), "KR, AS");
+        assert_eq!(shown(&places, "2001:db8::1"), "unknown");
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_and_said() {
+        let refused = |bytes: &[u8]| Places::from_mmdb("geo.mmdb", bytes).unwrap_err().to_string();
+        assert!(refused(b"").starts_with("geo.mmdb: not a usable MaxMind-format database: "));
+        assert!(refused(b"\x1f\x8b still compressed").contains("not a usable"));
+        assert!(
+            refused(&database(6, &[])).contains("holds no address ranges")
+                || refused(&database(6, &[])).contains("not a usable")
+        );
+    }
+
+    #[test]
+    fn cut_or_damaged_anywhere_it_is_refused_or_read_but_never_panics() {
+        let whole = whole();
+        let marker = whole.windows(3).rposition(|window| window == b"\xab\xcd\xef").unwrap();
+        for end in 0..whole.len() - 1 {
+            // Without its metadata, which stands last, nothing can be read.
+            assert!(Places::from_mmdb("cut", &whole[..end]).is_err(), "{end}");
+        }
+        // The front cut away: the tree no longer fits its metadata.
+        for begin in (1..marker).step_by(7) {
+            assert!(Places::from_mmdb("cut", &whole[begin..]).is_err(), "{begin}");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            let _ = Places::from_mmdb("damaged", &damaged);
+        }
+    }
+}

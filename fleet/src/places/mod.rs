@@ -108,8 +108,6 @@ pub enum PlacesError {
 pub struct Places {
     source: String,
     list: Vec<Place>,
-    v4: Vec<Segment>,
-    v6: Vec<Segment>,
     table: PrefixTable,
 }
 
@@ -134,18 +132,18 @@ impl Places {
     }
 
     /// IPv4 segments; values are numbers in [`list`](Self::list).
-    pub(crate) fn v4(&self) -> &[Segment] {
-        &self.v4
+    pub(crate) fn v4(&self) -> Vec<Segment> {
+        self.table.v4_segments()
     }
 
     /// IPv6 segments.
-    pub(crate) fn v6(&self) -> &[Segment] {
-        &self.v6
+    pub(crate) fn v6(&self) -> Vec<Segment> {
+        self.table.v6_segments()
     }
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + size_of_val(&*self.list) + size_of_val(&*self.v4) + size_of_val(&*self.v6)
+        self.table.bytes() + size_of_val(&*self.list)
     }
 }
 
@@ -185,7 +183,7 @@ impl Collector {
         let v4 = segments(self.v4, 32);
         let v6 = segments(self.v6, 128);
         let table = PrefixTable::build(&v4, &v6);
-        Places { source, list: self.list, v4, v6, table }
+        Places { source, list: self.list, table }
     }
 }
 
