@@ -1,6 +1,6 @@
 //! The agent without its shell: outcomes of probes and what peers said go in; facts and the view come out.
 //!
-//! It is driven by level, not by edge: after each input, [`Core::settle`] compares what this agent now thinks with
+//! It is driven by level, not by edge: after each input, `settle` compares what this agent now thinks with
 //! what its own facts say, and writes the difference. So it does not matter what was lost, or which disk: whoever
 //! comes back writes what is missing.
 
