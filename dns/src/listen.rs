@@ -23,6 +23,8 @@ const TCP_CONNECTIONS_MAX: usize = 1024;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Answering must not wait for a client that does not read.
 const TCP_WRITE: Duration = Duration::from_secs(5);
+/// After an error of receive: a pause, so as not to spin.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -102,6 +104,7 @@ async fn serve_udp(socket: UdpSocket, responder: Arc<Responder>) {
             Ok(received) => received,
             Err(error) => {
                 tracing::debug!(%error, "receiving a DNS datagram");
+                tokio::time::sleep(RECEIVE_PAUSE).await;
                 continue;
             }
         };

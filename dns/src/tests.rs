@@ -173,6 +173,21 @@ fn static_and_negative_answers_have_scope_zero() {
 }
 
 #[test]
+fn a_mapped_subnet_is_ipv4_and_its_scope_counts_from_the_start() {
+    let responder = responder(&[]);
+    let plain = ask(&responder, &with_subnet(query("www.shop.test.", RecordType::A), "1.208.0.0/24"));
+    // The library would write the option as IPv4: by hand, family 2, 120 bits.
+    let mut mapped = query("www.shop.test.", RecordType::A);
+    let mut edns = Edns::new();
+    let body = [&[0, 2, 120, 0][..], &[0; 10], &[0xff, 0xff, 1, 208, 0]].concat();
+    edns.options_mut().insert(EdnsOption::Unknown(8, body));
+    mapped.edns = Some(edns);
+    let mapped = ask(&responder, &mapped);
+    assert_eq!(answers(&mapped), answers(&plain));
+    assert_eq!(scope(&mapped), Some((120, 96 + scope(&plain).unwrap().1)));
+}
+
+#[test]
 fn negatives_say_what_is_not_there() {
     let responder = responder(&[]);
     let codes = |name: &str, record_type| {

@@ -24,6 +24,8 @@ const UDP_PLAIN_MAX: u16 = 512;
 pub const UDP_MAX: u16 = 1232;
 /// Option code of the EDNS client subnet (RFC 7871).
 const OPTION_SUBNET: u16 = 8;
+/// Length of `::ffff:0:0/96`, the clothes of IPv4-mapped addresses.
+const MAPPED_LEN: u8 = 96;
 /// Records after the question of a query: an OPT, a TSIG; more is not a query we know.
 const RECORDS_MAX: u16 = 8;
 
@@ -85,6 +87,16 @@ impl Subnet {
     /// The client it stands for.
     pub fn client(&self) -> Client {
         Client::prefix(self.net)
+    }
+
+    /// SCOPE PREFIX-LENGTH for a scope of the client it stands for. A client that gave nothing of its address gets 0
+    /// (RFC 7871 section 7.2.1); of an IPv4 client in IPv6 clothes the scope counts from the start of the clothes.
+    fn scope(&self, scope: u8) -> u8 {
+        match (self.net, self.client().first_address()) {
+            _ if self.source_len() == 0 => 0,
+            (IpNet::V6(_), IpAddr::V4(_)) if scope > 0 => scope + MAPPED_LEN,
+            _ => scope,
+        }
     }
 
     /// Reads an option strictly (RFC 7871 section 6): `None` means FORMERR.
@@ -274,8 +286,7 @@ pub(crate) fn answer_edns(query: &Query, answer: &Answer) -> Option<Edns> {
     edns.set_dnssec_ok(asked.dnssec_ok);
     if let Some(subnet) = &asked.subnet {
         let mut echo = subnet.raw.clone();
-        // A client that gave nothing of its address gets scope 0 (RFC 7871 section 7.2.1).
-        echo[3] = if subnet.source_len() == 0 { 0 } else { answer.scope() };
+        echo[3] = subnet.scope(answer.scope());
         edns.options_mut().insert(EdnsOption::Unknown(OPTION_SUBNET, echo));
     }
     Some(edns)

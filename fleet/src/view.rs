@@ -162,10 +162,11 @@ impl FleetView {
         }
     }
 
-    /// Whether to take `next` in the place of this view: not when its frontier has heard less or the same.
-    /// A view of another config is always news.
+    /// Whether to take `next` in the place of this view: not when its frontier is dominated. At an equal frontier
+    /// only another config makes it news.
     pub fn is_superseded_by(&self, next: &FleetView) -> bool {
-        next.config_digest != self.config_digest || !self.frontier.covers(&next.frontier)
+        let heard_all = self.frontier.covers(&next.frontier);
+        !heard_all || (next.frontier.covers(&self.frontier) && next.config_digest != self.config_digest)
     }
 }
 
@@ -184,6 +185,25 @@ mod tests {
         let c = frontier(&[("virginia", 4)]);
         assert!(!a.covers(&c) && !c.covers(&a));
         assert_eq!((a.generation(), c.generation(), Frontier::default().generation()), (4, 4, 0));
+    }
+
+    #[test]
+    fn a_dominated_view_is_refused_whatever_its_config() {
+        let view = |pairs: &[(&str, u64)], digest: &str| FleetView {
+            generation: 0,
+            frontier: frontier(pairs),
+            config_digest: digest.to_owned(),
+            datacenters: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            fail_open: false,
+        };
+        let now = view(&[("seoul", 5), ("frankfurt", 3)], "a");
+        assert!(!now.is_superseded_by(&view(&[("seoul", 5), ("frankfurt", 2)], "a")), "less");
+        assert!(!now.is_superseded_by(&view(&[("seoul", 5)], "b")), "less, of another config");
+        assert!(!now.is_superseded_by(&now), "the same");
+        assert!(now.is_superseded_by(&view(&[("seoul", 5), ("frankfurt", 3)], "b")), "another config");
+        assert!(now.is_superseded_by(&view(&[("seoul", 6), ("frankfurt", 3)], "a")), "more");
+        assert!(now.is_superseded_by(&view(&[("seoul", 4), ("frankfurt", 4)], "a")), "neither");
     }
 
     #[test]

@@ -19,6 +19,10 @@ use crate::judge::judge;
 /// A link that failed for so long makes its peer count as silent: three long polls.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// After a restart an agent says nothing until its own eyes have seen every server, or this long: its last words may be
+/// old, and whatever it writes would make them count again.
+const WARM_UP: Duration = Duration::from_secs(5);
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -85,12 +89,15 @@ pub struct Core {
     health: BTreeMap<String, Health>,
     links: BTreeMap<String, Link>,
     view: Arc<FleetView>,
+    /// Until when it says nothing; `None`: it has seen.
+    warming_up_until: Option<Duration>,
 }
 
 impl Core {
     /// An agent of datacenter `me` that goes on from `facts`, which it had before it stopped.
     pub fn new(me: &str, config: Arc<Config>, facts: Facts, now: Duration) -> Self {
         let view = Arc::new(judge(&config, &facts));
+        let has_last_words = facts.head(me) > 0;
         let mut core = Self {
             me: me.to_owned(),
             config: Arc::clone(&config),
@@ -98,6 +105,7 @@ impl Core {
             health: BTreeMap::new(),
             links: BTreeMap::new(),
             view,
+            warming_up_until: has_last_words.then_some(now + WARM_UP),
         };
         core.set_config(config, now);
         core
@@ -160,7 +168,7 @@ impl Core {
                 }
             }
         }
-        self.settle(unix_ms);
+        self.settle(now, unix_ms);
         self.facts.frontier() != before && self.publish()
     }
 
@@ -178,7 +186,12 @@ impl Core {
     }
 
     /// Writes the difference between what we think and what our facts say.
-    fn settle(&mut self, unix_ms: u64) {
+    fn settle(&mut self, now: Duration, unix_ms: u64) {
+        let has_seen_all = || self.health.values().all(Health::is_fresh);
+        if self.warming_up_until.is_some_and(|until| now < until) && !has_seen_all() {
+            return;
+        }
+        self.warming_up_until = None;
         for (server, health) in &self.health {
             let Some(verdict) = health.verdict() else { continue };
             if self.facts.vote(&self.me, server).is_none_or(|(said, _)| said != verdict) {
@@ -336,6 +349,28 @@ mod tests {
         pull(&mut cores, "virginia", "seoul", Duration::ZERO);
         let (said, _) = cores["virginia"].facts().vote("seoul", "door-virginia").unwrap();
         assert_eq!(said, Verdict::Down);
+    }
+
+    #[test]
+    fn after_a_restart_old_words_do_not_count_until_it_has_seen() {
+        let config = Arc::new(config(&["seoul", "frankfurt"]));
+        let mut facts = Facts::default();
+        let body =
+            |server: &str, verdict| Body::Vote { server: server.to_owned(), verdict, why: String::new() };
+        facts.append("frankfurt", 0, body("door-seoul", Verdict::Down));
+        facts.append("seoul", 0, body("door-seoul", Verdict::Up));
+        facts.append("seoul", 0, Body::Silent { author: "frankfurt".into(), number: 1, why: String::new() });
+        let mut frankfurt = Core::new("frankfurt", config, facts, Duration::ZERO);
+        assert_eq!(
+            state(&frankfurt, "seoul"),
+            State::Serving,
+            "it is called silent: its word does not count"
+        );
+        probe(&mut frankfurt, "frankfurt", Ok(()), 3);
+        assert_eq!(frankfurt.facts().head("frankfurt"), 1, "it has not yet seen seoul");
+        probe(&mut frankfurt, "seoul", Ok(()), 3);
+        assert!(frankfurt.facts().head("frankfurt") > 1 && !frankfurt.facts().is_called_silent("frankfurt"));
+        assert_eq!(state(&frankfurt, "seoul"), State::Serving);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub type Outcome = Result<(), String>;
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     verdict: Option<Verdict>,
+    /// The verdict was reached by probes, not taken over from before a restart.
+    is_fresh: bool,
     failures_in_a_row: u32,
     successes_in_a_row: u32,
     last_failure: String,
@@ -57,6 +59,7 @@ impl Health {
                 (self.failures_in_a_row >= probe.fall).then_some(Verdict::Down)
             }
         };
+        self.is_fresh |= next.is_some();
         let changed = next.filter(|_| next != self.verdict);
         self.verdict = changed.or(self.verdict);
         changed
@@ -72,6 +75,11 @@ impl Health {
         Self { verdict, ..Self::default() }
     }
 
+    /// Whether the verdict was reached by probes since the start.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
     /// What the last failed probe said.
     pub fn last_failure(&self) -> &str {
         &self.last_failure
@@ -85,7 +93,7 @@ impl Health {
     /// Time from the start of one probe to the start of the next.
     pub fn gap(&self, probe: &Probe) -> Duration {
         // A server that comes back, or is seen for the first time, is not kept waiting either.
-        let is_rising = self.successes_in_a_row > 0 && self.verdict != Some(Verdict::Up);
+        let is_rising = self.successes_in_a_row > 0 && (self.verdict != Some(Verdict::Up) || !self.is_fresh);
         if self.is_suspected() || is_rising { probe.burst_gap.min(probe.interval) } else { probe.interval }
     }
 }
@@ -124,7 +132,8 @@ mod tests {
 
     #[test]
     fn one_success_ends_the_suspicion() {
-        let mut health = Health::resume(Some(Verdict::Up));
+        let mut health = Health::default();
+        feed(&mut health, "...");
         assert_eq!(feed(&mut health, "xxxxxxx.xxxxxxx.x"), []);
         assert!(health.is_suspected());
         assert_eq!(health.gap(&PROBE), PROBE.burst_gap);
