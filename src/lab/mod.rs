@@ -134,9 +134,16 @@ fn introduce(processes: &Processes) {
         at(seoul)
     );
     println!("  curl -s http://{}:{GATEWAY_PORT}/", at(virginia));
+    // As this program was called; where it is not found by itself, it is told where the lab is.
+    let program = std::env::args().next().unwrap_or_else(|| "daemun".to_owned());
+    let (mut admin, mut config) = (String::new(), String::new());
+    if network != DEFAULT_NETWORK || processes.directory() != directory(DEFAULT_NETWORK) {
+        admin = format!(" --admin http://{}:{ADMIN_PORT}", at(seoul));
+        config = format!(" --config {}", processes.directory().join(files::CONFIG).display());
+    }
     println!("Why, and how the fleet is:");
-    println!("  daemun explain --name {NAME} --client {}/24", frankfurt.client);
-    println!("  daemun status --watch");
+    println!("  {program} explain --name {NAME} --client {}/24{config}{admin}", frankfurt.client);
+    println!("  {program} status --watch{admin}");
     if let Some(pid) = processes.pid(frankfurt) {
         println!("Lose a datacenter:");
         println!("  kill -9 {pid}");
