@@ -59,11 +59,12 @@ pub fn choose(file: Option<&PageFile>, last_good: Option<&Bytes>, placer: &Place
     }
 }
 
-/// The page compiled in: the fleet under the newest view.
+/// The page compiled in: the fleet under the newest view. It says no more than the server list does: reasons name
+/// machines inside, and are for operators. Names in it are letters, digits and hyphens, by the config's own rule.
 fn compiled_in(placer: &Placer) -> String {
     let config = placer.steering().config();
     let view = placer.view();
-    let title = escape(&config.fleet.name);
+    let title = &config.fleet.name;
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -78,7 +79,7 @@ fn compiled_in(placer: &Placer) -> String {
     for datacenter in &config.fleet.datacenters {
         let state = view.datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
         let (x, y) = ((datacenter.point.longitude + 180.0) * 2.0, (90.0 - datacenter.point.latitude) * 2.0);
-        let (name, class) = (escape(&datacenter.name), class(state));
+        let (name, class) = (&datacenter.name, class(state));
         let _ = write!(
             page,
             "<g class=\"{class}\"><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/><text x=\"{:.1}\" y=\"{:.1}\">{name}</text></g>",
@@ -86,19 +87,11 @@ fn compiled_in(placer: &Placer) -> String {
             y + 4.0,
         );
     }
-    page.push_str(
-        "</svg><table><thead><tr><th>datacenter</th><th>state</th><th>why</th></tr></thead><tbody>",
-    );
+    page.push_str("</svg><table><thead><tr><th>datacenter</th><th>state</th></tr></thead><tbody>");
     for datacenter in &config.fleet.datacenters {
-        let found = view.datacenters.get(&datacenter.name);
-        let state = found.map_or(State::Serving, |found| found.state);
-        let why = found.map(|found| escape(&found.why)).unwrap_or_default();
-        let _ = write!(
-            page,
-            "<tr class=\"{}\"><td>{}</td><td>{state}</td><td>{why}</td></tr>",
-            class(state),
-            escape(&datacenter.name)
-        );
+        let state = view.datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
+        let (name, class) = (&datacenter.name, class(state));
+        let _ = write!(page, "<tr class=\"{class}\"><td>{name}</td><td>{state}</td></tr>");
     }
     page.push_str("</tbody></table><p>The list of servers for you: <a href=\"/v1/servers\">/v1/servers</a></p></body></html>\n");
     page
@@ -110,8 +103,4 @@ fn class(state: State) -> &'static str {
         State::Down => "down",
         State::Draining | State::Drained | State::CatchingUp | State::Ramping(_) => "between",
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
