@@ -42,11 +42,6 @@ pub enum Input {
         /// Digest of its config.
         config_digest: String,
     },
-    /// A peer knows more facts of ours than we do, and gave them all: our disk was lost or is old.
-    Reclaimed {
-        /// All facts of ours that the peer has.
-        batch: Batch,
-    },
     /// A peer did not answer.
     PullFailed {
         /// The peer.
@@ -89,9 +84,12 @@ pub struct Core {
     health: BTreeMap<String, Health>,
     links: BTreeMap<String, Link>,
     view: Arc<FleetView>,
-    /// Until when it says nothing; `None`: it has seen.
+    /// Until when it says nothing; `None`: its new life has begun.
     warming_up_until: Option<Duration>,
 }
+
+/// The first of January 2026, seconds of Unix time: lives are numbered from the seconds since.
+const EPOCH_UNIX_SECONDS: u64 = 1_767_225_600;
 
 impl Core {
     /// An agent of datacenter `me` that goes on from `facts`, which it had before it stopped.
@@ -105,7 +103,7 @@ impl Core {
             health: BTreeMap::new(),
             links: BTreeMap::new(),
             view,
-            warming_up_until: has_last_words.then_some(now + WARM_UP),
+            warming_up_until: Some(if has_last_words { now + WARM_UP } else { now }),
         };
         core.set_config(config, now);
         core
@@ -153,13 +151,12 @@ impl Core {
                         config_digest: Some(config_digest),
                     };
                 }
-                self.facts.merge(&self.acceptable(batch));
-            }
-            Input::Reclaimed { batch } => {
-                let batch = self.acceptable_of(batch, |author| author == self.me);
-                if batch.frontier.of(&self.me) > self.facts.head(&self.me) {
-                    self.facts.reclaim(&self.me, &batch);
+                let known_of_us = batch.frontier.of(&self.me);
+                if known_of_us > self.facts.head(&self.me) {
+                    // From a life whose clock was ahead of ours: begin again above it.
+                    self.facts.begin_life(&self.me, known_of_us + 1, unix_ms);
                 }
+                self.facts.merge(&self.acceptable(batch));
             }
             Input::PullFailed { peer, why } => {
                 if let Some(link) = self.links.get_mut(&peer) {
@@ -187,11 +184,14 @@ impl Core {
 
     /// Writes the difference between what we think and what our facts say.
     fn settle(&mut self, now: Duration, unix_ms: u64) {
-        let has_seen_all = || self.health.values().all(Health::is_fresh);
-        if self.warming_up_until.is_some_and(|until| now < until) && !has_seen_all() {
-            return;
+        if let Some(until) = self.warming_up_until {
+            if now < until && !self.health.values().all(Health::is_fresh) {
+                return;
+            }
+            self.warming_up_until = None;
+            let clock = (unix_ms / 1000).saturating_sub(EPOCH_UNIX_SECONDS);
+            self.facts.begin_life(&self.me, clock, unix_ms);
         }
-        self.warming_up_until = None;
         for (server, health) in &self.health {
             let Some(verdict) = health.verdict() else { continue };
             if self.facts.vote(&self.me, server).is_none_or(|(said, _)| said != verdict) {
@@ -333,22 +333,46 @@ mod tests {
         assert!(!seoul.handle(Duration::from_secs(60), 0, failed), "it does not start over");
     }
 
+    /// Seoul's disk is lost and nobody can be asked; later all have the same facts and the same view.
     #[test]
-    fn a_lost_disk_is_made_good_from_a_peer() {
+    fn a_lost_disk_splits_nothing() {
         let mut cores = cores();
-        NAMES.iter().for_each(|of| probe(cores.get_mut("seoul").unwrap(), of, Ok(()), 3));
-        pull(&mut cores, "virginia", "seoul", Duration::ZERO);
+        for core in cores.values_mut() {
+            NAMES.iter().for_each(|of| probe(core, of, Ok(()), 3));
+        }
+        pull(&mut cores, "frankfurt", "seoul", Duration::ZERO);
+        pull(&mut cores, "frankfurt", "virginia", Duration::ZERO);
         let config = Arc::clone(cores["seoul"].config());
         let mut again = Core::new("seoul", config, Facts::default(), Duration::ZERO);
-        probe(&mut again, "virginia", Err("refused".into()), 8);
-        assert_eq!(again.facts().head("seoul"), 1);
-        let batch = cores["virginia"].facts().after(&Frontier::default());
-        again.handle(Duration::ZERO, 0, Input::Reclaimed { batch });
-        assert_eq!(again.facts().head("seoul"), 4, "three known, and what it sees now");
+        for of in ["seoul", "frankfurt", "virginia"] {
+            let server = format!("door-{of}");
+            let outcome = if of == "virginia" { Err("refused".to_owned()) } else { Ok(()) };
+            for _ in 0..8 {
+                let input = Input::Probed { server: server.clone(), outcome: outcome.clone() };
+                again.handle(Duration::ZERO, (EPOCH_UNIX_SECONDS + 1000) * 1000, input);
+            }
+        }
         cores.insert("seoul", again);
-        pull(&mut cores, "virginia", "seoul", Duration::ZERO);
-        let (said, _) = cores["virginia"].facts().vote("seoul", "door-virginia").unwrap();
+        pull(&mut cores, "frankfurt", "seoul", Duration::ZERO);
+        pull(&mut cores, "seoul", "frankfurt", Duration::ZERO);
+        assert_eq!(cores["seoul"].facts(), cores["frankfurt"].facts());
+        assert_eq!(cores["seoul"].view(), cores["frankfurt"].view());
+        let (said, _) = cores["frankfurt"].facts().vote("seoul", "door-virginia").unwrap();
         assert_eq!(said, Verdict::Down);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_is_made_good_by_what_a_peer_knows() {
+        let mut cores = cores();
+        let mut known = Facts::default();
+        known.begin_life("seoul", 5000, 0);
+        let seoul = cores.get_mut("seoul").unwrap();
+        probe(seoul, "virginia", Ok(()), 3);
+        assert!(seoul.facts().head("seoul") < 5000);
+        let batch = known.after(&Frontier::default());
+        let input = Input::Pulled { peer: "virginia".into(), batch, config_digest: String::new() };
+        seoul.handle(Duration::ZERO, 0, input);
+        assert_eq!(seoul.facts().head("seoul"), 5002, "it is here, and says again what it has to say");
     }
 
     #[test]
@@ -378,12 +402,12 @@ mod tests {
         let mut cores = cores();
         let mut facts = Facts::default();
         facts.append("mallory", 0, Body::Here);
-        facts.append("seoul", 0, Body::Here);
         let batch = facts.after(&Frontier::default());
         let seoul = cores.get_mut("seoul").unwrap();
         let input = Input::Pulled { peer: "virginia".into(), batch, config_digest: String::new() };
-        assert!(!seoul.handle(Duration::ZERO, 0, input));
-        assert_eq!(seoul.view().generation, 0);
+        seoul.handle(Duration::ZERO, 0, input);
+        let heard: Vec<_> = seoul.view().frontier.0.keys().map(String::as_str).collect();
+        assert_eq!(heard, ["seoul"], "only itself");
     }
 
     #[test]
@@ -394,7 +418,7 @@ mod tests {
         let fewer = Arc::new(config(&["seoul", "virginia"]));
         assert!(seoul.set_config(fewer, Duration::ZERO));
         assert_eq!(seoul.view().datacenters.len(), 2);
-        assert_eq!(seoul.view().generation, 1);
+        assert_eq!(seoul.view().generation, 2, "it is here, and one vote");
         assert_eq!(seoul.links().len(), 1);
     }
 }

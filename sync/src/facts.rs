@@ -2,6 +2,11 @@
 //! and replaces the author's earlier fact on the same subject. Who has an author's facts up to number N knows all
 //! that the author had to say when it wrote N.
 //!
+//! An author that starts begins a new *life*: it numbers on from the clock (or from the highest number known of it, if
+//! that is higher), and whoever hears a fact of the new life forgets the old ones. So no number is used twice, even when
+//! a disk was lost or an old backup put back while no peer could be asked, and whoever has heard the same number of an
+//! author has the same facts of it.
+//!
 //! Pure: no disk, no network. [`Facts::after`] gives what a peer lacks, [`Facts::merge`] takes what a peer gave.
 
 use std::collections::BTreeMap;
@@ -46,7 +51,7 @@ pub enum Body {
         /// What the link said.
         why: String,
     },
-    /// I am here: written to refute being called silent.
+    /// I am here: the first word of a life, and what refutes being called silent.
     Here,
 }
 
@@ -72,6 +77,8 @@ enum Subject {
 struct AuthorLog {
     /// Number of the newest fact, whether or not it is still the last word on its subject.
     head: u64,
+    /// First number of the author's life: facts before it are forgotten.
+    birth: u64,
     latest: BTreeMap<Subject, Fact>,
 }
 
@@ -86,6 +93,9 @@ pub struct Facts {
 pub struct Batch {
     /// How far the sender has heard each author.
     pub frontier: Frontier,
+    /// First number of the life that each author is in.
+    #[serde(default)]
+    pub births: BTreeMap<String, u64>,
     /// All facts in force that the receiver lacks.
     pub facts: Vec<Fact>,
 }
@@ -99,6 +109,14 @@ impl Facts {
     /// Number of an author's newest fact.
     pub fn head(&self, author: &str) -> u64 {
         self.authors.get(author).map_or(0, |log| log.head)
+    }
+
+    /// Begins a new life of one's own: what one said before is forgotten. Its first fact is [`Body::Here`], with a number
+    /// of at least `at_least`, higher than any that is known.
+    pub fn begin_life(&mut self, author: &str, at_least: u64, at_unix_ms: u64) {
+        let head = self.head(author).max(at_least.saturating_sub(1));
+        self.authors.insert(author.to_owned(), AuthorLog { head, birth: head + 1, latest: BTreeMap::new() });
+        self.append(author, at_unix_ms, Body::Here);
     }
 
     /// Appends a fact of one's own.
@@ -115,7 +133,11 @@ impl Facts {
             let heard = frontier.of(author);
             log.latest.values().filter(move |fact| fact.number > heard).cloned().collect::<Vec<_>>()
         };
-        Batch { frontier: self.frontier(), facts: self.authors.iter().flat_map(lacking).collect() }
+        Batch {
+            frontier: self.frontier(),
+            births: self.authors.iter().map(|(author, log)| (author.clone(), log.birth)).collect(),
+            facts: self.authors.iter().flat_map(lacking).collect(),
+        }
     }
 
     /// Takes in what a peer gave, asked for with our frontier at that time: true when anything was new.
@@ -128,6 +150,8 @@ impl Facts {
             if head <= log.head {
                 continue;
             }
+            log.birth = log.birth.max(batch.births.get(author).copied().unwrap_or(0));
+            log.latest.retain(|_, fact| fact.number >= log.birth);
             for fact in batch.facts.iter().filter(|fact| fact.author == *author && fact.number <= head) {
                 let subject = fact.body.subject();
                 if log.latest.get(&subject).is_none_or(|known| known.number < fact.number) {
@@ -138,14 +162,6 @@ impl Facts {
             news = true;
         }
         news
-    }
-
-    /// Replaces all that is known of one author by what a peer has: for an author that lost its disk and must go on
-    /// from the highest number that anyone knows of it.
-    pub fn reclaim(&mut self, author: &str, batch: &Batch) {
-        self.authors.remove(author);
-        let own = Frontier(BTreeMap::from([(author.to_owned(), batch.frontier.of(author))]));
-        self.merge(&Batch { frontier: own, facts: batch.facts.clone() });
     }
 
     /// Facts in force of one author.
@@ -214,25 +230,30 @@ mod tests {
         assert!(!facts.is_called_silent("virginia"));
     }
 
+    /// What was found: an author with an empty disk numbered anew while its peers could not be asked, and two agents had
+    /// other facts under the same frontier.
     #[test]
-    fn an_author_that_lost_its_disk_goes_on_from_what_others_know() {
+    fn a_new_life_uses_no_number_twice_and_takes_back_old_words() {
         let mut peer = Facts::default();
-        for _ in 0..5 {
-            peer.append("seoul", 1, vote("old", Verdict::Up));
-        }
+        peer.append("seoul", 1, vote("door", Verdict::Up));
+        peer.append("seoul", 2, silent("virginia", 0));
         let mut born_again = Facts::default();
-        born_again.append("seoul", 9, vote("new", Verdict::Down));
-        assert!(peer.frontier().of("seoul") > born_again.head("seoul"));
-        born_again.reclaim("seoul", &peer.after(&Frontier::default()));
-        born_again.append("seoul", 10, vote("new", Verdict::Down));
-        assert_eq!(born_again.head("seoul"), 6, "number 1 is not used twice");
+        born_again.begin_life("seoul", 1000, 8);
+        born_again.append("seoul", 9, vote("door", Verdict::Down));
+        assert_eq!(born_again.head("seoul"), 1001);
+        assert!(peer.is_called_silent("virginia"));
         assert!(peer.merge(&born_again.after(&peer.frontier())));
         assert_eq!(peer, born_again);
+        assert!(!peer.is_called_silent("virginia"), "nothing of the old life is left");
+        // A clock that went back: what is known counts.
+        born_again.begin_life("seoul", 5, 10);
+        assert_eq!(born_again.head("seoul"), 1002);
     }
 
     #[derive(Clone, Debug)]
     enum Step {
         Write { author: usize, server: u8, up: bool },
+        Restart { author: usize, clock: u64 },
         Pull { from: usize, to: usize, lost: bool },
     }
 
@@ -244,6 +265,7 @@ mod tests {
                 up
             }),
             (0..3usize, 0..3usize, any::<bool>()).prop_map(|(from, to, lost)| Step::Pull { from, to, lost }),
+            (0..3usize, 0..200u64).prop_map(|(author, clock)| Step::Restart { author, clock }),
         ]
     }
 
@@ -261,6 +283,7 @@ mod tests {
                         let verdict = if up { Verdict::Up } else { Verdict::Down };
                         all[author].append(names[author], 0, vote(&server.to_string(), verdict));
                     }
+                    Step::Restart { author, clock } => all[author].begin_life(names[author], clock, 0),
                     Step::Pull { from, to, lost } => {
                         let batch = all[from].after(&all[to].frontier());
                         if lost { late.push((to, batch)) } else { all[to].merge(&batch); }

@@ -27,22 +27,13 @@ const BREATH: Duration = Duration::from_millis(10);
 pub(crate) async fn pull(agent: Arc<Agent>, peer: String, url: Url, client: reqwest::Client) {
     loop {
         let asked = agent.frontier();
-        match ask(&client, &url, &agent, &asked, POLL).await {
+        match ask(&client, &url, &agent, &asked).await {
             Ok(answer) if answer.datacenter != peer => {
                 let why = format!("{url} is the agent of `{}`: check `agent` of {peer}", answer.datacenter);
                 agent.take(Input::PullFailed { peer: peer.clone(), why });
                 tokio::time::sleep(RETRY).await;
             }
             Ok(answer) => {
-                let (me, frontier) = (agent.name(), &answer.batch.frontier);
-                if frontier.of(me) > asked.of(me) {
-                    // The peer knows facts of ours that we do not: take all of ours back before going on.
-                    let mut without_us = asked.clone();
-                    without_us.0.remove(me);
-                    if let Ok(all) = ask(&client, &url, &agent, &without_us, Duration::ZERO).await {
-                        agent.take(Input::Reclaimed { batch: all.batch });
-                    }
-                }
                 agent.take(Input::Pulled {
                     peer: peer.clone(),
                     batch: answer.batch,
@@ -63,15 +54,14 @@ async fn ask(
     url: &Url,
     agent: &Agent,
     after: &Frontier,
-    wait: Duration,
 ) -> Result<FactsAnswer, String> {
     let asked = Asked {
         fleet: agent.config().fleet.name.clone(),
         after: write_frontier(after),
-        wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        wait_ms: u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX),
     };
     let facts = url.join("/v1/facts").map_err(|error| error.to_string())?;
-    fetch(client, facts, &asked, wait + GRACE).await
+    fetch(client, facts, &asked, POLL + GRACE).await
 }
 
 /// One GET of JSON, bounded in time and size.
