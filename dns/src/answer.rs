@@ -66,7 +66,7 @@ impl Answer {
 
 /// Answers a question for a client.
 pub fn answer(zones: &Zones, placer: &Placer, question: &Question, client: &Client) -> Answer {
-    if question.class != DNSClass::IN {
+    if question.class != DNSClass::IN || is_no_data(question.record_type) {
         return Answer::empty(ResponseCode::Refused);
     }
     let mut name = question.name.clone();
@@ -78,12 +78,21 @@ pub fn answer(zones: &Zones, placer: &Placer, question: &Question, client: &Clie
         let Some(target) = step(zone, placer, &name, question.record_type, client, &mut answer) else {
             break;
         };
+        if answer.answers.iter().any(|record| LowerName::new(&record.name) == LowerName::new(&target)) {
+            break; // a circle: it has been said
+        }
         match zones.closest(&LowerName::new(&target)) {
             Some(next) => (zone, name) = (next, target),
             None => break, // leads out of our zones: the resolver goes on
         }
     }
     answer
+}
+
+/// Types that no record has: transfers, which are not served, and what belongs to a message (RFC 6895 section 3.1).
+pub(crate) fn is_no_data(record_type: RecordType) -> bool {
+    let number = u16::from(record_type);
+    number == 0 || record_type == RecordType::OPT || (128..=254).contains(&number)
 }
 
 /// Adds what `zone` has to say about `name`; a CNAME's target is returned to go on with.

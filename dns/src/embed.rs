@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
@@ -42,7 +42,15 @@ impl RequestHandler for Handler {
                     .send_response(builder.build(metadata, answers, authority, [], &answer.additional))
                     .await
             }
-            wire::Read::Refuse(_) | wire::Read::Ignore => {
+            wire::Read::Refuse(reply) => {
+                let reply = Message::from_vec(&reply).unwrap_or_else(|_| Message::query());
+                let mut builder = MessageResponseBuilder::from_message_request(request);
+                if let Some(edns) = &reply.edns {
+                    builder.edns(edns);
+                }
+                handle.send_response(builder.error_msg(&request.metadata, reply.metadata.response_code)).await
+            }
+            wire::Read::Ignore => {
                 let builder = MessageResponseBuilder::from_message_request(request);
                 handle.send_response(builder.error_msg(&request.metadata, ResponseCode::FormErr)).await
             }

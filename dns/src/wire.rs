@@ -89,13 +89,13 @@ impl Subnet {
         Client::prefix(self.net)
     }
 
-    /// SCOPE PREFIX-LENGTH for a scope of the client it stands for. A client that gave nothing of its address gets 0
+    /// SCOPE PREFIX-LENGTH of an answer to the client it stands for. A client that gave nothing of its address gets 0
     /// (RFC 7871 section 7.2.1); of an IPv4 client in IPv6 clothes the scope counts from the start of the clothes.
-    fn scope(&self, scope: u8) -> u8 {
+    fn scope(&self, answer: &Answer) -> u8 {
         match (self.net, self.client().first_address()) {
-            _ if self.source_len() == 0 => 0,
-            (IpNet::V6(_), IpAddr::V4(_)) if scope > 0 => scope + MAPPED_LEN,
-            _ => scope,
+            _ if self.source_len() == 0 || answer.choice.is_none() => 0,
+            (IpNet::V6(_), IpAddr::V4(_)) => answer.scope() + MAPPED_LEN,
+            _ => answer.scope(),
         }
     }
 
@@ -269,8 +269,10 @@ pub fn write_answer(query: &Query, answer: &Answer, transport: Transport) -> Vec
     if let Some(packet) = encode(&message, limit) {
         return packet;
     }
+    // What is additional may be left out silently; the glue of a referral may not (RFC 9471 section 3.1).
+    let is_referral = !answer.authoritative && !answer.authority.is_empty();
     message.additionals.clear();
-    if let Some(packet) = encode(&message, limit) {
+    if !is_referral && let Some(packet) = encode(&message, limit) {
         return packet;
     }
     message.answers.clear();
@@ -286,7 +288,7 @@ pub(crate) fn answer_edns(query: &Query, answer: &Answer) -> Option<Edns> {
     edns.set_dnssec_ok(asked.dnssec_ok);
     if let Some(subnet) = &asked.subnet {
         let mut echo = subnet.raw.clone();
-        echo[3] = subnet.scope(answer.scope());
+        echo[3] = subnet.scope(answer);
         edns.options_mut().insert(EdnsOption::Unknown(OPTION_SUBNET, echo));
     }
     Some(edns)
@@ -297,7 +299,9 @@ fn encode(message: &Message, limit: u16) -> Option<Vec<u8>> {
     let mut packet = Vec::with_capacity(usize::from(UDP_PLAIN_MAX));
     let mut encoder = BinEncoder::new(&mut packet);
     message.emit(&mut encoder).ok()?;
-    (packet.len() <= usize::from(limit)).then_some(packet)
+    // What is over 64 KiB the library cuts in the middle, with TC set: that is not this message.
+    let is_cut = packet.get(2).is_some_and(|flags| flags & 0x02 != 0) && !message.metadata.truncation;
+    (packet.len() <= usize::from(limit) && !is_cut).then_some(packet)
 }
 
 /// The address a query over UDP or TCP came from, without IPv6 clothes.

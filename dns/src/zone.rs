@@ -83,7 +83,8 @@ impl Zone {
         Ok(Self { origin: lower, nodes, steered: HashMap::new(), negative_soa, serial })
     }
 
-    /// The zone by its apex, as it came from its file: a last good one comes with the steered names of its time.
+    /// The zone by its apex, without the steered names that a last good one comes with. (Names above these stay as empty
+    /// non-terminals until the file is good again.)
     fn unsteered(mut self) -> (LowerName, Self) {
         self.steered.clear();
         (self.origin.clone(), self)
@@ -114,6 +115,18 @@ impl Zone {
 
     pub(crate) fn negative_soa(&self) -> Record {
         self.negative_soa.clone()
+    }
+
+    /// A delegation above a name.
+    fn cut_above(&self, name: &LowerName) -> Option<LowerName> {
+        let mut at = name.base_name();
+        while at != self.origin && !at.is_root() {
+            if self.nodes.get(&at).is_some_and(|node| !node.records(RecordType::NS).is_empty()) {
+                return Some(at);
+            }
+            at = at.base_name();
+        }
+        None
     }
 
     /// The highest delegation at or above `name`, below the apex. DS of the cut itself belongs to this side.
@@ -189,6 +202,14 @@ impl Zones {
                         ),
                     });
                 }
+            }
+            if let Some(cut) = zone.cut_above(&name) {
+                errors.push(ZoneFileError {
+                    file: config_zone_file(steering, &origin),
+                    line: 0,
+                    message: format!("{name} is steered, but {cut} is delegated to other servers"),
+                });
+                continue;
             }
             let mut at = name.clone();
             while at != origin && !at.is_root() {

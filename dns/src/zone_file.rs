@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
+use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType, rdata};
 use hickory_proto::serialize::binary::{BinDecoder, Restrict};
 use hickory_proto::serialize::txt::{Parser, parse_ttl};
 
+use crate::answer::is_no_data;
 use crate::zone::{Node, Zone};
 
 /// `$INCLUDE` within `$INCLUDE`: deeper than this is a loop.
@@ -122,9 +123,7 @@ impl Reader<'_> {
         let words: Vec<&str> = entry.tokens.iter().map(Token::text).collect();
         match (words[0].to_ascii_uppercase().as_str(), &words[1..]) {
             ("$TTL", [ttl]) => {
-                context.default_ttl = Some(
-                    parse_ttl(ttl).map_err(|_| format!("expected a time to live, found `{}`", shown(ttl)))?,
-                );
+                context.default_ttl = Some(time_to_live(ttl)?);
             }
             ("$ORIGIN", [origin]) => context.origin = name(origin, &context.origin)?,
             ("$INCLUDE", [path, rest @ ..]) if rest.len() <= 1 => {
@@ -171,10 +170,7 @@ impl Reader<'_> {
                 return Err("expected a record type and its data, found the end of the entry".to_owned());
             };
             if ttl.is_none() && word.starts_with(|first: char| first.is_ascii_digit()) {
-                ttl = Some(
-                    parse_ttl(word)
-                        .map_err(|_| format!("expected a time to live, found `{}`", shown(word)))?,
-                );
+                ttl = Some(time_to_live(word)?);
             } else if class.is_none()
                 && ["IN", "CH", "HS", "CLASS1"].contains(&word.to_ascii_uppercase().as_str())
             {
@@ -209,24 +205,128 @@ impl Reader<'_> {
     }
 }
 
+/// Seconds, or units such as `1h30m`; at most 2^31 - 1 (RFC 2181 section 8).
+fn time_to_live(text: &str) -> Result<u32, String> {
+    match parse_ttl(text) {
+        Ok(ttl) if i32::try_from(ttl).is_ok() => Ok(ttl),
+        Ok(_) => Err(format!("a time to live is at most 2147483647 seconds, found `{}`", shown(text))),
+        Err(_) => Err(format!("expected a time to live, found `{}`", shown(text))),
+    }
+}
+
 fn shown(text: &str) -> String {
     daemun_fleet::shorten(text)
 }
 
+/// A domain name as master files write it: `@` is the origin, a name without a dot at its end is below it, `\DDD` is a
+/// decimal byte, `\X` is X (RFC 1035 section 5.1). Any byte may stand in a label (RFC 2181 section 11).
 fn name(text: &str, origin: &Name) -> Result<Name, String> {
+    let wrong = |reason: &str| format!("`{}` is not a domain name: {reason}", shown(text));
     if text == "@" {
         return Ok(origin.clone());
     }
-    let mut name = Name::parse(text, Some(origin))
-        .map_err(|error| format!("`{}` is not a domain name: {error}", shown(text)))?;
+    if text == "." {
+        return Ok(Name::root());
+    }
+    let mut labels: Vec<Vec<u8>> = vec![Vec::new()];
+    for (byte, is_escaped) in unescape(text).map_err(|reason| wrong(&reason))? {
+        match (byte, labels.last_mut()) {
+            (b'.', _) if !is_escaped => labels.push(Vec::new()),
+            (byte, Some(label)) => label.push(byte),
+            (_, None) => {}
+        }
+    }
+    let is_whole = labels.last().is_some_and(Vec::is_empty) && labels.pop().is_some();
+    if labels.iter().any(Vec::is_empty) {
+        return Err(wrong("a label is empty"));
+    }
+    let tail = if is_whole { Vec::new() } else { origin.iter().map(<[u8]>::to_vec).collect() };
+    let all = labels.iter().chain(&tail).map(Vec::as_slice);
+    let mut name = Name::from_labels(all).map_err(|error| wrong(&error.to_string()))?;
     name.set_fqdn(true);
     Ok(name)
+}
+
+/// Bytes of a token, and whether each was escaped.
+fn unescape(text: &str) -> Result<Vec<(u8, bool)>, String> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'\\' {
+            bytes.push((*first, false));
+            continue;
+        }
+        match after {
+            [a, b, c, after @ ..] if a.is_ascii_digit() && b.is_ascii_digit() && c.is_ascii_digit() => {
+                let number = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+                let byte = u8::try_from(number).map_err(|_| format!("\\{number} is more than a byte"))?;
+                bytes.push((byte, true));
+                rest = after;
+            }
+            [byte, after @ ..] if !byte.is_ascii_digit() => {
+                bytes.push((*byte, true));
+                rest = after;
+            }
+            _ => return Err("a `\\` needs three digits or a character after it".to_owned()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// A character-string: at most 255 bytes (RFC 1035 section 3.3).
+fn character_string(token: &str) -> Result<Vec<u8>, String> {
+    let inner = token.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(token);
+    let bytes: Vec<u8> = unescape(inner)?.into_iter().map(|(byte, _)| byte).collect();
+    if bytes.len() > usize::from(u8::MAX) {
+        return Err(format!(
+            "a text of {} bytes: at most 255 fit; write several, each in quotes",
+            bytes.len()
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Data of the types that are made of names, numbers and texts: the library's reader does not know `@` in data, takes
+/// escapes for octal, and refuses bytes that may well stand in a label. `None`: another type.
+fn plain_data(record_type: RecordType, tokens: &[&str], origin: &Name) -> Option<Result<RData, String>> {
+    let name = |token: &str| name(token, origin);
+    let number = |token: &str| {
+        token.parse::<u16>().map_err(|_| format!("expected 0 to 65535, found `{}`", shown(token)))
+    };
+    let data = match (record_type, tokens) {
+        (RecordType::CNAME, [target]) => name(target).map(|target| RData::CNAME(rdata::CNAME(target))),
+        (RecordType::NS, [host]) => name(host).map(|host| RData::NS(rdata::NS(host))),
+        (RecordType::PTR, [target]) => name(target).map(|target| RData::PTR(rdata::PTR(target))),
+        (RecordType::MX, [preference, host]) => {
+            number(preference).and_then(|preference| Ok(RData::MX(rdata::MX::new(preference, name(host)?))))
+        }
+        (RecordType::SRV, [priority, weight, port, host]) => (|| {
+            let srv = rdata::SRV::new(number(priority)?, number(weight)?, number(port)?, name(host)?);
+            Ok(RData::SRV(srv))
+        })(),
+        (RecordType::TXT, texts) => {
+            let texts = texts.iter().map(|text| character_string(text)).collect::<Result<Vec<_>, _>>();
+            texts.and_then(|texts| {
+                let bytes: usize = texts.iter().map(|text| text.len() + 1).sum();
+                if bytes > usize::from(u16::MAX) {
+                    return Err(format!("{bytes} bytes of data: a record holds at most 65535"));
+                }
+                Ok(RData::TXT(rdata::TXT::from_bytes(texts.iter().map(Vec::as_slice).collect())))
+            })
+        }
+        _ => return None,
+    };
+    Some(data)
 }
 
 fn type_of(word: &str) -> Result<RecordType, String> {
     let upper = word.to_ascii_uppercase();
     // RFC 3597 section 5: types without a name.
     if let Some(number) = upper.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok()) {
+        if is_no_data(RecordType::from(number)) {
+            return Err(format!("records of type {number} are for messages, not for zones"));
+        }
         return Ok(RecordType::from(number));
     }
     match upper.parse() {
@@ -244,7 +344,16 @@ fn record_data(record_type: RecordType, tokens: &[&str], origin: &Name) -> Resul
     if tokens.is_empty() {
         return Err(format!("the {record_type} record has no data"));
     }
+    if let Some(data) = plain_data(record_type, tokens, origin) {
+        let shown = shown(&tokens.join(" "));
+        return data.map_err(|reason| format!("not the data of a {record_type} record: `{shown}`: {reason}"));
+    }
     let text = tokens.join(" ");
+    if text.contains('\\') {
+        return Err(format!(
+            "escapes in the data of a {record_type} record are not read; write it as `\\# LENGTH HEX`"
+        ));
+    }
     let wrong =
         |reason: String| format!("not the data of a {record_type} record: `{}`: {reason}", shown(&text));
     // The library reads whole files; a file of one record lets us say which line was wrong.
@@ -402,6 +511,27 @@ mod tests {
         assert_eq!(records(&zone, "y.sub.shop.test", RecordType::A), ["3600 192.0.2.4"]);
         assert_eq!(records(&zone, "sub.shop.test", RecordType::A), [""; 0], "an empty non-terminal");
         assert_eq!(zone.negative_soa().ttl, 900);
+    }
+
+    #[test]
+    fn escapes_and_odd_names() {
+        let zone = read("a\\101b A 192.0.2.1\nsel_1._domainkey TXT v=DKIM1\\; \"a\\065b \\\"q\\\"\"\ndot\\.ted A 192.0.2.2\nc CNAME @\nm MX 10 @\n").unwrap();
+        assert_eq!(records(&zone, "aeb.shop.test", RecordType::A), ["300 192.0.2.1"], "101 is decimal");
+        assert_eq!(records(&zone, "c.shop.test", RecordType::CNAME), ["300 shop.test."]);
+        assert_eq!(records(&zone, "m.shop.test", RecordType::MX), ["300 10 shop.test."]);
+        let labels = [&b"sel_1"[..], b"_domainkey", b"shop", b"test"];
+        let name = LowerName::new(&Name::from_labels(labels).unwrap());
+        let RData::TXT(txt) = &zone.node(&name).expect("an underscore").records(RecordType::TXT)[0].data
+        else {
+            panic!("TXT")
+        };
+        let texts: Vec<&[u8]> = txt.txt_data.iter().map(|text| &**text).collect();
+        assert_eq!(texts, [&b"v=DKIM1;"[..], b"aAb \"q\""]);
+        assert!(error("a\\256 A 192.0.2.1\n").contains("more than a byte"));
+        assert!(error("a..b A 192.0.2.1\n").contains("a label is empty"));
+        assert!(error(&format!("a TXT {}\n", "x".repeat(256))).contains("at most 255 fit"));
+        assert!(error("a TYPE41 \\# 0\n").contains("not for zones"));
+        assert!(error("a 4294967295 A 192.0.2.1\n").contains("at most 2147483647"));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::client::HashKey;
-use crate::config::{Config, PlaceOverride, Policy, SteeredName};
+use crate::config::{Config, DOOR_ROLE, PlaceOverride, Policy, SteeredName};
 use crate::places::{Place, Places};
-use crate::prefix_table::{PrefixTable, Segment, key};
+use crate::prefix_table::{PrefixTable, Segment, VALUE_MAX, key};
 use crate::rendezvous;
 
 /// Number of a datacenter in the config; a fleet has at most 64.
@@ -72,9 +72,6 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// The role whose servers the server list is ordered for when no name is given.
-    const DOOR_ROLE: &'static str = "frontdoor";
-
     /// Compiles. Takes up to a second for a world of a million prefixes.
     pub fn compile(config: Arc<Config>, places: Arc<Places>) -> Self {
         let fleet = &config.fleet;
@@ -105,9 +102,10 @@ impl Steering {
             Some(&target) => target,
             None => {
                 let everyone = (0..fleet.datacenters.len()).fold(0, |set, member| set | 1 << member);
-                let all_overrides: Vec<usize> = (0..config.dns.overrides.len()).collect();
+                let for_all = |over: &usize| config.dns.overrides[*over].for_all;
+                let all_overrides: Vec<usize> = (0..config.dns.overrides.len()).filter(for_all).collect();
                 let map = steering.map(&Policy::nearest(fleet.datacenters.len()), &all_overrides, everyone);
-                let role = Self::DOOR_ROLE.to_owned();
+                let role = DOOR_ROLE.to_owned();
                 steering.targets.push(TargetRanking { name: None, role, members: everyone, map });
                 Target(steering.targets.len() - 1)
             }
@@ -183,7 +181,8 @@ impl Steering {
             by_place_and_override: HashMap::new(),
         };
         let v4 = compiler.segments(&self.places.v4(), 32);
-        let v6 = compiler.segments(&self.places.v6(), 128);
+        let mut v6 = compiler.segments(&self.places.v6(), 128);
+        set_apart_mapped(&mut v6);
         let classes = compiler.classes;
         let table = PrefixTable::build(&v4, &v6);
         self.maps.push(RankingMap {
@@ -271,6 +270,19 @@ fn bands(by_distance: &[(u32, usize)], band_km: u32) -> Vec<Vec<Member>> {
         tier.sort_unstable(); // one class, whichever of a band is the nearest
     }
     tiers
+}
+
+/// IPv4 in IPv6 clothes (`::ffff:0:0/96`) is placed as IPv4: no IPv6 scope may hold it. It gets a value that nothing
+/// else has; nobody looks it up.
+fn set_apart_mapped(v6: &mut Vec<Segment>) {
+    let (first, after) = (0xffff_u128 << 32, 0x1_0000_u128 << 32);
+    let resumes = v6[v6.partition_point(|segment| segment.start <= after) - 1].value;
+    let begin = v6.partition_point(|segment| segment.start < first);
+    let end = v6.partition_point(|segment| segment.start <= after);
+    v6.splice(
+        begin..end,
+        [Segment { start: first, value: VALUE_MAX }, Segment { start: after, value: resumes }],
+    );
 }
 
 struct Compiler<'a> {

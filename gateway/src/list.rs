@@ -3,6 +3,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use daemun_fleet::config::DOOR_ROLE;
 use daemun_fleet::view::{Health, State};
 use daemun_fleet::{Client, Placer};
 use serde::Serialize;
@@ -73,8 +74,8 @@ pub struct ListedServer {
     pub km: Option<u32>,
 }
 
-/// Whether to use a server; in the order in which they are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// Whether to use a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListedHealth {
     /// Yes.
@@ -87,6 +88,18 @@ pub enum ListedHealth {
     Draining,
     /// No.
     Down,
+}
+
+impl ListedHealth {
+    /// Lower is listed first. No news is no reason to send anyone farther away.
+    fn turn(self) -> u8 {
+        match self {
+            ListedHealth::Up | ListedHealth::Unknown => 0,
+            ListedHealth::Degraded => 1,
+            ListedHealth::Draining => 2,
+            ListedHealth::Down => 3,
+        }
+    }
 }
 
 /// The list for a client, of one role or of all. `None`: there is no such role.
@@ -137,10 +150,14 @@ pub fn server_list(
             });
         }
     }
-    servers.sort_by_key(|server| (server.health, server.priority));
-    let is_door =
-        |server: &&ListedServer| server.role == "frontdoor" && server.health < ListedHealth::Draining;
-    let doors = servers.iter().filter(is_door).map(|server| server.url.clone()).collect();
+    servers.sort_by_key(|server| (server.health.turn(), server.priority));
+    let of_doors = || servers.iter().filter(|server| server.role == DOOR_ROLE);
+    let working = of_doors().filter(|server| server.health.turn() < ListedHealth::Draining.turn());
+    let mut doors: Vec<String> = working.map(|server| server.url.clone()).collect();
+    if doors.is_empty() {
+        // Nothing looks well: whom to ask next is then anybody's guess, but not nobody.
+        doors = of_doors().map(|server| server.url.clone()).collect();
+    }
     Some(ServerList {
         v: VERSION,
         generation: placer.view().generation,

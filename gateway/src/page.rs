@@ -47,13 +47,21 @@ pub struct Page {
 /// What the operator's file held when it was read; `Err`: why there is nothing.
 pub type PageFile = Result<Bytes, String>;
 
+/// Why a file cannot be the page: it is empty, or no HTML at all. It is being written, or it is the wrong one.
+pub fn problem(body: &[u8]) -> Option<&'static str> {
+    match (body.trim_ascii().is_empty(), body.contains(&b'<')) {
+        (true, _) => Some("it is empty"),
+        (false, false) => Some("it is not HTML"),
+        (false, true) => None,
+    }
+}
+
 /// What is on top of the ladder: the file if it is good, else the last good one, else the page compiled in.
-///
-/// A file that is empty, or is no HTML at all, is not good: it is being written, or it is the wrong one.
 pub fn choose(file: Option<&PageFile>, last_good: Option<&Bytes>, placer: &Placer) -> Page {
-    let is_good = |body: &Bytes| body.contains(&b'<') && !body.trim_ascii().is_empty();
     match (file, last_good) {
-        (Some(Ok(body)), _) if is_good(body) => Page { source: PageSource::Live, body: body.clone() },
+        (Some(Ok(body)), _) if problem(body).is_none() => {
+            Page { source: PageSource::Live, body: body.clone() }
+        }
         (Some(_), Some(last)) => Page { source: PageSource::LastGood, body: last.clone() },
         _ => Page { source: PageSource::CompiledIn, body: Bytes::from(compiled_in(placer)) },
     }

@@ -12,6 +12,7 @@ use daemun_fleet::Client;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -152,8 +153,13 @@ impl Door {
     }
 
     fn route<B>(&self, request: &Request<B>, peer: IpAddr) -> (&'static str, Response<Full<Bytes>>) {
-        let hosts = request.headers().get_all(header::HOST).iter().count();
-        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let is_right = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => is_host(host),
+            (None, _) => request.version() == Version::HTTP_10,
+            (Some(_), Some(_)) => false,
+        };
+        if !is_right {
             // RFC 9112 section 3.2; hyper leaves it to us.
             return ("refused", text(StatusCode::BAD_REQUEST, "A request needs exactly one Host header.\n"));
         }
@@ -210,6 +216,12 @@ impl Door {
         set_tag(response.headers_mut(), &tag);
         response
     }
+}
+
+/// A host and perhaps a port, nothing else; empty is allowed (RFC 9110 section 7.2).
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else { return false };
+    text.is_empty() || (!text.contains('@') && text.parse::<Authority>().is_ok())
 }
 
 fn tag(body: &[u8]) -> String {

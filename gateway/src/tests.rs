@@ -111,6 +111,14 @@ async fn the_dead_are_last_and_roles_never_empty() {
 }
 
 #[tokio::test]
+async fn when_all_look_down_the_doors_are_still_named() {
+    let door = door(&[("frankfurt", DatacenterState::Down), ("seoul", DatacenterState::Down)], None);
+    let germany = list(&door, "/v1/servers", GERMANY).await;
+    assert_eq!(germany["doors"].as_array().unwrap().len(), 2);
+    assert_eq!(germany["you"]["datacenter"], "frankfurt");
+}
+
+#[tokio::test]
 async fn an_unchanged_list_is_not_sent_again() {
     let door = door(&[], None);
     let (_, response, _) = get(&door, "/v1/servers", &[("x-forwarded-for", KOREA)]).await;
@@ -169,6 +177,12 @@ async fn what_is_not_ours_is_refused_in_words() {
     assert_eq!(door.respond(&post, peer).status(), 405);
     let no_host = Request::builder().uri("/").body(()).unwrap();
     assert_eq!(door.respond(&no_host, peer).status(), 400);
+    for bad in ["a b", "a, b", "user@a", "a/b"] {
+        let request = Request::builder().uri("/").header("host", bad).body(()).unwrap();
+        assert_eq!(door.respond(&request, peer).status(), 400, "{bad}");
+    }
+    let port = Request::builder().uri("/").header("host", "[2001:db8::1]:8080").body(()).unwrap();
+    assert_eq!(door.respond(&port, peer).status(), 200);
     let two = Request::builder().uri("/").header("host", "a").header("host", "b").body(()).unwrap();
     assert_eq!(door.respond(&two, peer).status(), 400);
 }

@@ -8,20 +8,20 @@
 use std::collections::BTreeMap;
 
 use daemun_fleet::Config;
-use daemun_fleet::config::{Check, Server};
+use daemun_fleet::config::{Check, DOOR_ROLE, Server};
 use daemun_fleet::view::{DatacenterView, FleetView, Health, ServerView, State};
 
 use crate::facts::{Body, Fact, Facts};
 use crate::health::Verdict;
 
-/// The role that makes a datacenter reachable for users.
-const DOOR_ROLE: &str = "frontdoor";
-
 /// The view that these facts give.
 pub fn judge(config: &Config, facts: &Facts) -> FleetView {
     let fleet = &config.fleet;
     let names: Vec<&str> = fleet.datacenters.iter().map(|datacenter| datacenter.name.as_str()).collect();
-    let heard: Vec<&str> = names.iter().copied().filter(|name| !facts.is_called_silent(name)).collect();
+    // What the config does not know has no say, not even about others.
+    let is_silent =
+        |name: &str| names.iter().any(|other| *other != name && facts.is_called_silent_by(name, other));
+    let heard: Vec<&str> = names.iter().copied().filter(|name| !is_silent(name)).collect();
     let observers = |of: usize| -> Vec<&str> {
         let others: Vec<&str> =
             heard.iter().copied().filter(|name| names.len() == 1 || *name != names[of]).collect();

@@ -8,7 +8,7 @@ pub(super) const TTL_SECONDS: u32 = 30;
 /// Below a minute's traffic nothing is gained by caching longer than a day.
 pub(super) const TTL_SECONDS_MAX: i64 = 86_400;
 /// The role whose servers a steered name answers with.
-pub(super) const ROLE: &str = "frontdoor";
+pub(super) const ROLE: &str = super::DOOR_ROLE;
 /// Equal shares.
 pub(super) const WEIGHT: u32 = 100;
 /// Room for fine shares, and sums far from overflow.
@@ -20,7 +20,7 @@ pub(super) const BAND_KM: u32 = 0;
 /// Success and redirects: a door that redirects is alive.
 pub(super) const STATUS: RangeInclusive<u16> = 200..=399;
 
-/// DNS on every address; replies leave from the address that was asked.
+/// DNS, on every address of the datacenter.
 pub(super) const DNS_PORT: u16 = 53;
 /// Plain HTTP of the front door.
 pub(super) const GATEWAY_PORT: u16 = 80;

@@ -20,6 +20,8 @@ use crate::location::{Continent, Country, Point};
 
 pub use problem::{Problem, Problems};
 
+/// The role of the servers that make a datacenter reachable for its users.
+pub const DOOR_ROLE: &str = "frontdoor";
 /// The most datacenters a fleet may have: a set of them is one machine word.
 pub const DATACENTERS_MAX: usize = 64;
 /// The most servers: bounds the work of a new view and the length of the server list.
@@ -251,6 +253,8 @@ pub struct PlaceOverride {
     pub countries: Vec<Country>,
     /// Continents it holds for.
     pub continents: Vec<Continent>,
+    /// It holds for every name, and for the server list; else for the names that list it.
+    pub for_all: bool,
     /// First choices; the others follow by the name's policy, so that an answer is never empty.
     pub order: Vec<usize>,
 }

@@ -125,12 +125,9 @@ impl Names {
                 weights[number] = u32::try_from(weight.value).expect("the range was checked");
             }
         }
-        if let (true, Some((first, _))) = (weights.iter().all(|&weight| weight == 0), entries.first()) {
-            section.wrong(
-                "weights",
-                &first.span,
-                "all weights are 0: at least one datacenter must have a share",
-            );
+        if weights.iter().all(|&weight| weight == 0) {
+            let span = entries.first().map_or(section.span.clone(), |(first, _)| first.span.clone());
+            section.wrong("weights", &span, "all weights are 0: at least one datacenter must have a share");
         }
         Some(weights)
     }
@@ -184,7 +181,7 @@ fn datacenter(
     let latitude = section.required("latitude", &read::number("degrees north", -90.0..=90.0));
     let longitude = section.required("longitude", &read::number("degrees east", -180.0..=180.0));
     let addresses = section.list("addresses", &usable_address());
-    if addresses.as_ref().is_none_or(Vec::is_empty) && (addresses.is_some() || !section.has("addresses")) {
+    if !section.has("addresses") {
         section.missing("addresses", "a list of public IP addresses");
     }
     let capacity =
@@ -306,6 +303,9 @@ fn check(section: &mut Section<'_>, url: Option<&Url>) -> Option<Check> {
             None
         }
     };
+    if table.has("status") && !table.has("http") {
+        table.wrong("status", &table.span, "goes with `http`");
+    }
     table.finish();
     match (http, tcp, none) {
         (Some(url), None, None) => Some(Check::Http { url: url.value, status: status? }),
@@ -348,7 +348,8 @@ fn everywhere(port: u16) -> Vec<Listen> {
 }
 
 fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns {
-    let listen = listens(&mut section, "listen", || everywhere(defaults::DNS_PORT));
+    // Not everywhere: over UDP a reply from a wildcard socket may leave from another address than was asked.
+    let listen = listens(&mut section, "listen", || vec![Listen { address: None, port: defaults::DNS_PORT }]);
     let mut seen = HashMap::new();
     let zones: Vec<ZoneFile> = section
         .tables("zones")
@@ -383,23 +384,22 @@ fn assign_overrides(
     for name in read.iter().filter_map(|one| one.only.as_ref()).flatten() {
         names.check_steered(section, "overrides", name);
     }
-    for name in steered {
+    let holds_for = |one: &OverrideRead, name: Option<&str>| match (&one.only, name) {
+        (None, _) => true,
+        (Some(only), Some(name)) => only.iter().any(|only| only.value == name),
+        (Some(_), None) => false,
+    };
+    let check = |name: Option<&str>| {
         let mut seen = HashMap::new();
-        for (number, one) in read.iter().enumerate() {
-            if one.only.as_ref().is_none_or(|only| only.iter().any(|only| only.value == name.name)) {
-                for place in &one.places {
-                    unique(
-                        section.source,
-                        "an override for",
-                        &mut seen,
-                        &place.value,
-                        &place.span,
-                        &place.value,
-                    );
-                }
-                name.overrides.push(number);
-            }
+        for place in read.iter().filter(|one| holds_for(one, name)).flat_map(|one| &one.places) {
+            unique(section.source, "an override for", &mut seen, &place.value, &place.span, &place.value);
         }
+    };
+    check(None); // the server list
+    for name in steered {
+        check(Some(&name.name));
+        name.overrides =
+            (0..read.len()).filter(|&number| holds_for(&read[number], Some(&name.name))).collect();
     }
 }
 
@@ -530,8 +530,7 @@ fn address_types(
         }
     }
     if asked.is_empty() {
-        section.missing("types", "\"A\", \"AAAA\" or both");
-        return None;
+        return None; // what was wrong with them has been said
     }
     let mut types: Vec<_> = asked.into_iter().map(|family| family.value).collect();
     types.sort();
@@ -633,7 +632,7 @@ fn place_override(mut section: Section<'_>, names: &Names) -> Option<OverrideRea
     }
     section.finish();
     Some(OverrideRead {
-        place: PlaceOverride { prefixes, countries, continents, order: order? },
+        place: PlaceOverride { prefixes, countries, continents, for_all: only.is_none(), order: order? },
         only,
         places,
     })

@@ -183,7 +183,9 @@ impl<'a> Section<'a> {
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table?.get(key)
     }
 
@@ -231,10 +233,15 @@ impl<'a> Section<'a> {
         self.wrong(key, &self.span, format!("missing: expected {expected}"));
     }
 
-    /// A list of values; one value alone is a list of one. Missing: `None`.
+    /// A list of values, at least one; one value alone is a list of one. Missing: `None`.
     pub(super) fn list<T>(&mut self, key: &'static str, kind: &Kind<T>) -> Option<Vec<Located<T>>> {
         let value = self.get(key)?;
         match value.get_ref() {
+            DeValue::Array(items) if items.is_empty() => {
+                let message = format!("expected at least one, each {}; or leave `{key}` out", kind.expected);
+                self.wrong(key, &value.span(), message);
+                Some(Vec::new())
+            }
             DeValue::Array(items) => Some(
                 items
                     .iter()

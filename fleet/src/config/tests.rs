@@ -179,7 +179,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("name = \"frankfurt\"\nlat", "name = \"seoul\"\nlat", "datacenter `seoul` is already given at line 7"),
     ("name = \"door-frankfurt\"", "name = \"door-seoul\"", "server `door-seoul` is already given at line 22"),
     ("longitude = 126.98", "longitude = \"east\"", "expected degrees east from -180 to 180, found \"east\""),
-    ("addresses = [\"192.0.2.2\"]", "addresses = []", "datacenters[1].addresses: missing"),
+    ("addresses = [\"192.0.2.2\"]", "addresses = []", "datacenters[1].addresses: expected at least one"),
     (
         "addresses = [\"192.0.2.2\"]",
         "addresses = [\"0.0.0.0\"]",
@@ -234,7 +234,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "AAAA is asked for, but no `api` server of datacenter `seoul` has an IPv6 address",
     ),
     ("types = \"A\"", "types = \"MX\"", "one of \"A\", \"AAAA\""),
-    ("types = \"A\"", "types = []", "dns.names[1].types: missing"),
+    ("types = \"A\"", "types = []", "dns.names[1].types: expected at least one"),
     ("role = \"api\"\ntypes", "role = \"apis\"\ntypes", "no server has the role `apis`"),
     (
         "name = \"api.shop.example\"",
@@ -263,6 +263,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[fleet]", "[[fleet]]", "fleet: expected a table"),
     ("[[dns.zones]]", "[dns.zones]", "expected `[[zones]]` tables, found a table"),
     ("[gateway]", "[gateway", "not TOML"),
+    ("addresses = [\"192.0.2.22\"]", "addresses = []", "servers[1].addresses: expected at least one"),
+    ("\"datacenter:53\", \"[::1]:5353\"", "", "dns.listen: expected at least one"),
+    ("order = [\"seoul\"]\nrole", "order = []\nrole", "dns.names[1].order: expected at least one"),
+    ("weights = { seoul = 2, frankfurt = 1 }", "weights = {}", "all weights are 0"),
+    ("check = { tcp = 443 }", "check = { tcp = 443, status = 200 }", "goes with `http`"),
 ];
 
 #[test]

@@ -245,6 +245,22 @@ near.shop.test for 1.9.9.0/24
     assert_eq!(text, expected);
 }
 
+/// Clients in IPv4 clothes are placed as IPv4, so no scope of an IPv6 client may hold them.
+#[test]
+fn no_v6_scope_holds_mapped_addresses() {
+    let placer = placer(&[]);
+    for client in ["::1", "::/90", "::fffe:ffff:ffff", "::1:0:0:0", "64:ff9b::1", "2001:db8::1"] {
+        let client: Client = client.parse().unwrap();
+        for name in ["near", "band"] {
+            let target = placer.steering().target(&format!("{name}.shop.test")).unwrap();
+            let scope = placer.choose(target, &client).scope;
+            let block = ipnet::IpNet::new(client.first_address(), scope).unwrap();
+            let mapped: IpAddr = std::net::Ipv4Addr::new(1, 2, 3, 4).to_ipv6_mapped().into();
+            assert!(!block.contains(&mapped), "{client}: {block}");
+        }
+    }
+}
+
 fn state() -> impl Strategy<Value = State> {
     prop_oneof![
         3 => Just(State::Serving),

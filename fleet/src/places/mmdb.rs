@@ -128,6 +128,11 @@ impl Places {
             }
         }
         let kind = &reader.metadata().database_type;
+        if collector.list.len() == 1 {
+            // Every field of a record is optional: a database of another kind reads as one that knows nothing.
+            let reason = format!("it is of type {kind}; no record has a country, a continent or a location");
+            return Err(PlacesError::Mmdb { file: name.to_owned(), reason });
+        }
         Ok(collector.finish(format!("{name} ({kind})")))
     }
 }
@@ -277,10 +282,9 @@ mod tests {
         let refused = |bytes: &[u8]| Places::from_mmdb("geo.mmdb", bytes).unwrap_err().to_string();
         assert!(refused(b"").starts_with("geo.mmdb: not a usable MaxMind-format database: "));
         assert!(refused(b"\x1f\x8b still compressed").contains("not a usable"));
-        assert!(
-            refused(&database(6, &[])).contains("holds no address ranges")
-                || refused(&database(6, &[])).contains("not a usable")
-        );
+        let of_another_kind = database(6, &[("1.0.0.0/8", map(&[("autonomous_system", string("64496"))]))]);
+        let said = refused(&of_another_kind);
+        assert!(said.contains("no record has a country, a continent or a location"), "{said}");
     }
 
     #[test]
