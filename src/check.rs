@@ -34,7 +34,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
             );
             (Some(summary), world.complaints)
         }
-        Err(problems) => (None, problems),
+        Err(refusal) => (None, refusal.problems),
     };
     if arguments.json {
         println!("{}", serde_json::json!({ "ok": problems.is_empty(), "problems": problems }));

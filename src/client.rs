@@ -21,8 +21,12 @@ pub(crate) struct AdminArguments {
 
 /// The status of the process asked, and the URL at which it answered.
 pub(crate) async fn status(arguments: &AdminArguments) -> anyhow::Result<(String, Status)> {
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().context("making an HTTP client")?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .timeout(PATIENCE)
+        .build()
+        .context("making an HTTP client")?;
     let (urls, hint) = match &arguments.admin {
         Some(url) => (vec![url.clone()], "is it running, and is this its admin address?"),
         None => {

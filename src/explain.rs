@@ -47,8 +47,10 @@ enum RecordType {
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     let path = arguments.config.clone().unwrap_or_else(default_config);
-    let world =
-        World::load(&path, None).map_err(|problems| Failure::Wrong(anyhow!("{}", problems.join("\n"))))?;
+    let world = World::load(&path, None).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
+    for complaint in &world.complaints {
+        eprintln!("daemun: {complaint}");
+    }
     let config = world.config();
     let target = match &arguments.name {
         None => world.steering.door(),

@@ -20,6 +20,7 @@ use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, FleetView, Placer};
 use daemun_gateway::Door;
 use daemun_sync::{Agent, disk};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -28,11 +29,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ViewMetrics};
-use crate::world::World;
-use crate::{Failure, clock};
+use crate::world::{Refusal, World};
+use crate::{Failure, clock, world};
 
 /// Time between two looks at the files; a change is read when a second look finds it at rest.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What the caps on connections add up to, with room for probes and files.
+const FILES_WANTED: u64 = 12_000;
 
 /// Serve DNS, front door and agent of one datacenter.
 #[derive(Args, Clone, Debug)]
@@ -77,6 +81,25 @@ impl Role {
     }
 }
 
+/// Raises the limit of open files as far as it goes: connections are capped by ourselves, and a flood at one door must
+/// not take the files of the others.
+fn raise_file_limit() {
+    let (_, most) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok(limits) => limits,
+        Err(error) => return tracing::warn!(%error, "asking for the limit of open files"),
+    };
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        tracing::warn!(%error, "raising the limit of open files");
+    }
+    if most < FILES_WANTED {
+        tracing::warn!(
+            most,
+            wanted = FILES_WANTED,
+            "the limit of open files is low: raise it (systemd: LimitNOFILE)"
+        );
+    }
+}
+
 pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAEMUN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -85,8 +108,9 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let world = World::load(&arguments.config, None)
-        .map_err(|problems| Failure::Wrong(anyhow!("{}", problems.join("\n"))))?;
+    raise_file_limit();
+    let world =
+        World::load(&arguments.config, None).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     for complaint in &world.complaints {
         tracing::warn!("{complaint}");
     }
@@ -193,7 +217,10 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     });
     for listener in bound.admin {
         let router = admin::router(Arc::clone(&admin));
-        tasks.spawn(async move { axum::serve(listener, router).await.map(|()| "admin").context("admin") });
+        tasks.spawn(async move {
+            daemun_sync::listen::serve(listener, router).await;
+            Ok("admin")
+        });
     }
     let follower = Follower {
         worlds: worlds.subscribe(),
@@ -202,10 +229,10 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
         responder,
         door,
         metrics: ViewMetrics::new(&registry)?,
-        view_file,
     };
+    tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
-    tasks.spawn(reload(arguments.config.clone(), worlds, configs, refused));
+    tasks.spawn(reload(arguments.config.clone(), me.to_owned(), worlds, configs, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     tokio::select! {
@@ -269,6 +296,21 @@ fn start_view(
     Ok((receiver, None))
 }
 
+/// Keeps the newest view on disk, in the disk's own time: users do not wait for it.
+async fn keep_view(
+    mut views: watch::Receiver<Arc<FleetView>>,
+    file: PathBuf,
+) -> anyhow::Result<&'static str> {
+    loop {
+        let view = Arc::clone(&views.borrow_and_update());
+        let to = file.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || disk::write(&to, &*view)).await? {
+            tracing::error!(%error, "keeping the last view");
+        }
+        views.changed().await.context("nobody publishes views any more")?;
+    }
+}
+
 /// Hands each new view and each new world to the data plane.
 struct Follower {
     worlds: watch::Receiver<Arc<World>>,
@@ -277,7 +319,6 @@ struct Follower {
     responder: Option<Arc<Responder>>,
     door: Option<Arc<Door>>,
     metrics: ViewMetrics,
-    view_file: PathBuf,
 }
 
 impl Follower {
@@ -295,10 +336,6 @@ impl Follower {
                 door.set_state(placer, world.page.as_deref());
             }
             self.metrics.set(&view, complaints);
-            // Users first, the disk after.
-            if let Err(error) = disk::write(&self.view_file, &*view) {
-                tracing::error!(%error, "keeping the last view");
-            }
             tokio::select! {
                 changed = self.worlds.changed() => changed.context("the files are no longer watched")?,
                 changed = self.views.changed() => changed.context("nobody publishes views any more")?,
@@ -311,11 +348,13 @@ impl Follower {
 /// Reads the files again when they change, or on SIGHUP; what is wrong is said, and nothing changes.
 async fn reload(
     path: PathBuf,
+    me: String,
     worlds: watch::Sender<Arc<World>>,
     configs: watch::Sender<Arc<Config>>,
     refused: watch::Sender<Vec<String>>,
 ) -> anyhow::Result<&'static str> {
     let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let at_start = Arc::clone(worlds.borrow().config());
     let mut read = worlds.borrow().as_read();
     let mut seen = read.clone();
     loop {
@@ -323,24 +362,22 @@ async fn reload(
             _ = hang_up.recv() => true,
             () = tokio::time::sleep(LOOK) => false,
         };
-        let world = Arc::clone(&worlds.borrow());
-        let now = world.look();
+        let now = world::look(&read);
         let at_rest = now == seen;
         seen = now;
         if !asked && (seen == read || !at_rest) {
             continue;
         }
-        let last = Arc::clone(&world);
-        let from = path.clone();
+        let (from, me) = (path.clone(), me.clone());
+        let (last, first) = (Arc::clone(&worlds.borrow()), Arc::clone(&at_start));
         // Reading and compiling a world takes up to a second of one core.
-        let loaded = tokio::task::spawn_blocking(move || World::load(&from, Some(&last))).await?;
-        match loaded {
+        let loaded = tokio::task::spawn_blocking(move || {
+            World::load(&from, Some(&last)).and_then(|world| stays_the_same_process(world, &first, &me))
+        });
+        match loaded.await? {
             Ok(loaded) => {
                 for complaint in &loaded.complaints {
                     tracing::warn!("{complaint}");
-                }
-                if needs_restart(world.config(), loaded.config()) {
-                    tracing::warn!("addresses to listen on have changed: restart to use the new ones");
                 }
                 tracing::info!(digest = loaded.config().digest, "files read again");
                 read = loaded.as_read();
@@ -349,18 +386,45 @@ async fn reload(
                     *config = Arc::clone(loaded.config());
                     changed
                 });
+                let mut notices = Vec::new();
+                if needs_restart(&at_start, loaded.config()) {
+                    notices
+                        .push("addresses to listen on have changed: restart to use the new ones".to_owned());
+                    tracing::warn!("{}", notices[0]);
+                }
                 worlds.send_replace(Arc::new(loaded));
-                refused.send_replace(Vec::new());
+                refused.send_replace(notices);
             }
-            Err(problems) => {
-                for problem in &problems {
+            Err(refusal) => {
+                for problem in &refusal.problems {
                     tracing::error!("refused, the last good stays: {problem}");
                 }
-                read.clone_from(&seen);
-                refused.send_replace(problems);
+                // The files of what was refused are watched too: the one that is missing may come.
+                read = worlds.borrow().as_read();
+                read.extend(refusal.stamps);
+                refused.send_replace(refusal.problems);
             }
         }
+        seen = world::look(&read);
     }
+}
+
+/// A running process keeps its fleet and its datacenter.
+fn stays_the_same_process(world: World, at_start: &Config, me: &str) -> Result<World, Refusal> {
+    let fleet = &world.config().fleet;
+    let mut problems = Vec::new();
+    if fleet.datacenter(me).is_none() {
+        problems.push(format!(
+            "the config no longer has datacenter `{me}`, which this process is; end the process first"
+        ));
+    }
+    if fleet.name != at_start.fleet.name {
+        let (old, new) = (&at_start.fleet.name, &fleet.name);
+        problems.push(format!(
+            "the fleet's name has changed from `{old}` to `{new}`, which moves users: restart to mean it"
+        ));
+    }
+    if problems.is_empty() { Ok(world) } else { Err(Refusal { problems, stamps: world.as_read() }) }
 }
 
 fn needs_restart(old: &Config, new: &Config) -> bool {

@@ -2,6 +2,7 @@
 //! and the last good stays.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::SystemTime;
 
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
-use daemun_fleet::config::GeoSource;
+use daemun_fleet::config::{GeoSource, Problems};
 use daemun_fleet::places::{PlacesError, RangeFile};
 use daemun_fleet::{Config, Places, Steering};
 use daemun_gateway::page::PageFile;
@@ -43,7 +44,7 @@ impl World {
     ///
     /// # Errors
     /// Everything that is wrong, if the config is, or a zone that has no last good.
-    pub(crate) fn load(path: &Path, last: Option<&World>) -> Result<World, Vec<String>> {
+    pub(crate) fn load(path: &Path, last: Option<&World>) -> Result<World, Refusal> {
         let mut loader = Loader {
             directory: path.parent().map(Path::to_owned).unwrap_or_default(),
             stamps: Stamps::new(),
@@ -52,9 +53,14 @@ impl World {
         };
         loader.stamps.insert(path.to_owned(), stamp(path));
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| vec![cannot_read(&name, &error)])?;
-        let config = Config::parse(&name, &text)
-            .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let config = read_text(path, TEXT_BYTES_MAX).map_err(|error| vec![error]).and_then(|text| {
+            let told = |problems: Problems| problems.0.iter().map(ToString::to_string).collect();
+            Config::parse(&name, &text).map_err(told)
+        });
+        let config = match config {
+            Ok(config) => config,
+            Err(problems) => return Err(Refusal { problems, stamps: loader.stamps }),
+        };
         let config = Arc::new(config);
 
         let (places, geo_stamps) = loader.places(&config, last);
@@ -72,7 +78,11 @@ impl World {
             Some(zones) if errors.is_empty() => {
                 Ok(World { steering, zones: Arc::new(zones), page, complaints, stamps, geo_stamps })
             }
-            _ => Err(errors),
+            _ => {
+                let problems = errors.into_iter().chain(complaints).collect();
+                let stamps = stamps.into_iter().chain(geo_stamps).collect();
+                Err(Refusal { problems, stamps })
+            }
         }
     }
 
@@ -80,20 +90,58 @@ impl World {
     pub(crate) fn as_read(&self) -> Stamps {
         self.stamps.iter().chain(&self.geo_stamps).map(|(path, stamp)| (path.clone(), *stamp)).collect()
     }
+}
 
-    /// The files as they are now.
-    pub(crate) fn look(&self) -> Stamps {
-        self.as_read().into_keys().map(|path| (path.clone(), stamp(&path))).collect()
+/// Files that were read before, as they are now.
+pub(crate) fn look(stamps: &Stamps) -> Stamps {
+    stamps.keys().map(|path| (path.clone(), stamp(path))).collect()
+}
+
+/// Why nothing of what was read is used.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Everything that is wrong.
+    pub(crate) problems: Vec<String>,
+    /// The files that were read, or that should have been there.
+    pub(crate) stamps: Stamps,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
     }
+}
+
+/// The largest config, zone or page: a zone of a million names.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
+/// The largest geo file: ten times today's largest.
+const GEO_BYTES_MAX: u64 = 1 << 30;
+
+/// The bytes of a regular file: what is none (a pipe, a device) could be read forever.
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let name = path.display();
+    let metadata = fs::metadata(path).map_err(|error| format!("{name}: cannot read: {error}"))?;
+    if !metadata.is_file() {
+        return Err(format!("{name}: cannot read: it is not a regular file"));
+    }
+    if metadata.len() > bytes_max {
+        return Err(format!("{name}: is {} bytes long; at most {bytes_max} are read", metadata.len()));
+    }
+    fs::read(path).map_err(|error| format!("{name}: cannot read: {error}"))
+}
+
+/// The text of a regular file.
+fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+    String::from_utf8(read_file(path, bytes_max)?).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{}:{line}: is not UTF-8 text", path.display())
+    })
 }
 
 fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
-}
-
-fn cannot_read(name: &str, error: &std::io::Error) -> String {
-    format!("{name}: cannot read: {error}")
 }
 
 struct Loader {
@@ -163,14 +211,13 @@ impl Loader {
     fn zone(&mut self, name: &str, file: &str) -> Result<Zone, Vec<String>> {
         let path = self.path(file);
         self.stamps.insert(path.clone(), stamp(&path));
-        let text = fs::read_to_string(&path)
-            .map_err(|error| vec![cannot_read(&path.display().to_string(), &error)])?;
+        let text = read_text(&path, TEXT_BYTES_MAX).map_err(|error| vec![error])?;
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         let included = std::cell::RefCell::new(Vec::new());
         let load = |file: &str| {
             let path = base.join(file);
             included.borrow_mut().push(path.clone());
-            fs::read_to_string(&path).map_err(|error| error.to_string())
+            read_text(&path, TEXT_BYTES_MAX)
         };
         let zone = zone_file::parse(&path.display().to_string(), &text, name, &load);
         for path in included.into_inner() {
@@ -184,7 +231,10 @@ impl Loader {
         let path = self.path(file);
         self.stamps.insert(path.clone(), stamp(&path));
         let read =
-            fs::read(&path).map(Into::into).map_err(|error| cannot_read(&path.display().to_string(), &error));
+            read_file(&path, TEXT_BYTES_MAX).and_then(|body| match daemun_gateway::page::problem(&body) {
+                None => Ok(body.into()),
+                Some(problem) => Err(format!("{}: {problem}", path.display())),
+            });
         if let Err(error) = &read {
             self.complaints.push(format!("index page refused: {error}"));
         }
@@ -196,18 +246,15 @@ impl Loader {
 const GEO_REFUSED: &str = "geo data refused: ";
 
 fn read_places(source: &GeoSource, files: &[PathBuf]) -> Result<Places, GeoError> {
-    let unreadable = |path: &Path, error: std::io::Error| {
-        GeoError::Unreadable(cannot_read(&path.display().to_string(), &error))
-    };
     match source {
         GeoSource::Builtin => Ok(Places::builtin()),
         GeoSource::Database(file) => {
             // Read into memory, not mapped: a file replaced in place must not change under us.
-            let bytes = fs::read(&files[0]).map_err(|error| unreadable(&files[0], error))?;
+            let bytes = read_file(&files[0], GEO_BYTES_MAX).map_err(GeoError::Unreadable)?;
             Ok(Places::from_mmdb(file, &bytes)?)
         }
         GeoSource::Ranges(names) => {
-            let read = |path: &PathBuf| fs::read_to_string(path).map_err(|error| unreadable(path, error));
+            let read = |path: &PathBuf| read_text(path, GEO_BYTES_MAX).map_err(GeoError::Unreadable);
             let texts: Vec<String> = files.iter().map(read).collect::<Result<_, _>>()?;
             let files: Vec<RangeFile<'_>> =
                 names.iter().zip(&texts).map(|(name, text)| RangeFile { name, text }).collect();

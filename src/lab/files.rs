@@ -122,7 +122,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), "127.9").unwrap();
         let world = crate::world::World::load(&directory.path().join(CONFIG), None);
-        let world = world.unwrap_or_else(|problems| panic!("{problems:?}"));
+        let world = world.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(world.config().fleet.datacenters.len(), 3);
         assert_eq!(world.config().sync.probe.fall, 8, "detection is not shortened");
         assert!(world.complaints.is_empty());

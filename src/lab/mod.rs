@@ -6,6 +6,7 @@ mod observe;
 mod processes;
 mod tour;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Failure;
+use crate::{Failure, clock};
 use files::{ADMIN_PORT, AGENT_PORT, DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME};
 use processes::Processes;
 
@@ -65,8 +66,9 @@ pub(crate) fn lab(arguments: &LabArguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
     let directory = arguments.directory.clone().unwrap_or_else(|| directory(&arguments.network));
     runtime.block_on(async {
-        files::write(&directory, &arguments.network)?;
+        // First: a lab that runs must not lose its files to one that cannot.
         processes::check_ports(&arguments.network)?;
+        files::write(&directory, &arguments.network)?;
         let mut processes = Processes::new(&arguments.network, &directory)?;
         if arguments.tour {
             tour::tour(&mut processes).await?;
@@ -90,25 +92,29 @@ async fn stay(processes: &mut Processes) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
     }
     introduce(processes);
+    let mut to_start: VecDeque<(Duration, &'static LabDatacenter)> = VecDeque::new();
     loop {
-        let died = tokio::select! {
-            died = processes.next_death() => died,
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+        // All wait equally long, so the first to die is the first to come back.
+        let next = to_start.front().map(|(due, _)| due.saturating_sub(clock::monotonic()));
+        let comes_back = async {
+            match next {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
         };
-        println!(
-            "{} is gone ({}). Watch the others with the lines above; it comes back in {} s.",
-            died.datacenter.name,
-            died.how,
-            COMES_BACK.as_secs()
-        );
         tokio::select! {
-            () = tokio::time::sleep(COMES_BACK) => {}
+            died = processes.next_death() => {
+                let (name, seconds) = (died.datacenter.name, COMES_BACK.as_secs());
+                println!("{name} is gone ({}). Watch the others; it comes back in {seconds} s.", died.how);
+                to_start.push_back((clock::monotonic() + COMES_BACK, died.datacenter));
+            }
+            () = comes_back => if let Some((_, datacenter)) = to_start.pop_front() {
+                let pid = processes.start(datacenter)?;
+                println!("{} is started again (pid {pid}).", datacenter.name);
+            },
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         }
-        let pid = processes.start(died.datacenter)?;
-        println!("{} is started again (pid {pid}).", died.datacenter.name);
     }
     println!("stopping the lab");
     Ok(())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemun_fleet::config::{Check, Probe};
+use daemun_fleet::config::{Check, DATACENTERS_MAX, Probe};
 use daemun_fleet::{Config, FleetView};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ use crate::judge::judge;
 /// A link that failed for so long makes its peer count as silent: three long polls.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// The most authors whose facts are kept: those of the config, and some that it does not know (yet, or any more).
+const AUTHORS_MAX: usize = 2 * DATACENTERS_MAX;
 /// After a restart an agent says nothing until its own eyes have seen every server, or this long: its last words may be
 /// old, and whatever it writes would make them count again.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -86,6 +88,8 @@ pub struct Core {
     view: Arc<FleetView>,
     /// Until when it says nothing; `None`: its new life has begun.
     warming_up_until: Option<Duration>,
+    /// When the last input came: a long gap means that we slept (a stopped process, a suspended machine).
+    last_input_at: Duration,
 }
 
 /// The first of January 2026, seconds of Unix time: lives are numbered from the seconds since.
@@ -104,6 +108,7 @@ impl Core {
             links: BTreeMap::new(),
             view,
             warming_up_until: Some(if has_last_words { now + WARM_UP } else { now }),
+            last_input_at: now,
         };
         core.set_config(config, now);
         core
@@ -135,6 +140,12 @@ impl Core {
     /// Takes in what happened at `now`; true when the facts, and with them the view, have changed.
     pub fn handle(&mut self, now: Duration, unix_ms: u64, input: Input) -> bool {
         let before = self.facts.frontier();
+        let probe = &self.config.sync.probe;
+        let sleep = SILENCE.max(probe.interval * 2 + probe.timeout); // inputs come at least as often as probes end
+        if now.saturating_sub(self.last_input_at) >= sleep {
+            self.wake_up(now);
+        }
+        self.last_input_at = now;
         match input {
             Input::Probed { server, outcome } => {
                 if let Some(health) = self.health.get_mut(&server) {
@@ -159,26 +170,51 @@ impl Core {
                 self.facts.merge(&self.acceptable(batch));
             }
             Input::PullFailed { peer, why } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.failure = Some(why);
-                    link.is_down |= now.saturating_sub(link.heard_at) >= SILENCE;
-                }
+                self.pull_failed(&peer, why, now);
             }
         }
         self.settle(now, unix_ms);
         self.facts.frontier() != before && self.publish()
     }
 
-    /// Facts of datacenters that the config knows. Our own are never taken from a peer unasked.
-    fn acceptable(&self, batch: Batch) -> Batch {
-        self.acceptable_of(batch, |author| {
-            author != self.me && self.config.fleet.datacenter(author).is_some()
-        })
+    fn pull_failed(&mut self, peer: &str, why: String, now: Duration) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        link.failure = Some(why);
+        if !link.is_down && now.saturating_sub(link.heard_at) >= SILENCE {
+            link.is_down = true;
+            // Whoever refuted being silent did so by way of another: with each way that is lost, ask again.
+            for link in self.links.values_mut().filter(|link| link.is_down) {
+                link.is_called = false;
+            }
+        }
     }
 
-    fn acceptable_of(&self, mut batch: Batch, author: impl Fn(&str) -> bool) -> Batch {
-        batch.frontier.0.retain(|name, _| author(name));
-        batch.facts.retain(|fact| author(&fact.author));
+    /// After a sleep of our own: what we last saw is old, and that nobody was heard says nothing of them.
+    fn wake_up(&mut self, now: Duration) {
+        for link in self.links.values_mut().filter(|link| !link.is_down) {
+            link.heard_at = now;
+        }
+        for health in self.health.values_mut() {
+            *health = Health::resume(health.verdict());
+        }
+        if self.warming_up_until.is_none() && self.facts.head(&self.me) > 0 {
+            self.warming_up_until = Some(now + WARM_UP);
+        }
+    }
+
+    /// What others say of others: nobody tells us what we said. Authors that the config does not know are kept, or
+    /// agents of two configs would never be done telling each other; the fold does not listen to them.
+    fn acceptable(&self, mut batch: Batch) -> Batch {
+        let mut room = AUTHORS_MAX.saturating_sub(self.facts.frontier().0.len());
+        let mut is_kept = |author: &str| {
+            let is_known = self.facts.head(author) > 0 || self.config.fleet.datacenter(author).is_some();
+            let is_new = !is_known && room > 0;
+            room -= usize::from(is_new);
+            author != self.me && (is_known || is_new)
+        };
+        batch.frontier.0.retain(|author, _| is_kept(author));
+        let Batch { frontier, facts, .. } = &mut batch;
+        facts.retain(|fact| frontier.0.contains_key(&fact.author));
         batch
     }
 
@@ -397,17 +433,84 @@ mod tests {
         assert_eq!(state(&frankfurt, "seoul"), State::Serving);
     }
 
+    /// Two agents under two configs must be done telling each other; who is not in mine has no say in my view.
     #[test]
-    fn strangers_are_not_believed() {
+    fn strangers_are_kept_but_have_no_say() {
         let mut cores = cores();
         let mut facts = Facts::default();
-        facts.append("mallory", 0, Body::Here);
+        facts.append("busan", 0, Body::Silent { author: "virginia".into(), number: 99, why: String::new() });
+        let vote = Body::Vote { server: "door-virginia".into(), verdict: Verdict::Down, why: String::new() };
+        facts.append("busan", 0, vote);
         let batch = facts.after(&Frontier::default());
         let seoul = cores.get_mut("seoul").unwrap();
+        let input =
+            Input::Pulled { peer: "virginia".into(), batch: batch.clone(), config_digest: String::new() };
+        seoul.handle(Duration::ZERO, 0, input);
+        assert!(seoul.facts().frontier().covers(&batch.frontier));
+        assert_eq!(state(seoul, "virginia"), State::Serving);
+        assert!(!seoul.view().datacenters.contains_key("busan"));
+        let many: Vec<String> = (0..1000).map(|number| format!("x{number}")).collect();
+        let mut facts = Facts::default();
+        many.iter().for_each(|author| facts.append(author, 0, Body::Here));
+        let batch = facts.after(&Frontier::default());
         let input = Input::Pulled { peer: "virginia".into(), batch, config_digest: String::new() };
         seoul.handle(Duration::ZERO, 0, input);
-        let heard: Vec<_> = seoul.view().frontier.0.keys().map(String::as_str).collect();
-        assert_eq!(heard, ["seoul"], "only itself");
+        assert_eq!(seoul.facts().frontier().0.len(), AUTHORS_MAX);
+    }
+
+    /// Found by a reviewer: a stopped process that goes on must not count its old votes, nor call the others silent.
+    #[test]
+    fn after_a_sleep_it_looks_again_before_it_speaks() {
+        let mut cores = cores();
+        let seoul = cores.get_mut("seoul").unwrap();
+        NAMES.iter().for_each(|of| probe(seoul, of, Ok(()), 3));
+        let before = seoul.facts().head("seoul");
+        let woken = Duration::from_secs(600);
+        let failed = |peer: &str| Input::PullFailed { peer: peer.to_owned(), why: "timed out".to_owned() };
+        for peer in ["frankfurt", "virginia"] {
+            seoul.handle(woken, 0, failed(peer));
+        }
+        assert!(!seoul.facts().is_called_silent("frankfurt"), "we slept, not they");
+        assert_eq!(seoul.facts().head("seoul"), before);
+        for of in NAMES {
+            for _ in 0..3 {
+                let input = Input::Probed { server: format!("door-{of}"), outcome: Ok(()) };
+                seoul.handle(woken, 0, input);
+            }
+        }
+        assert!(seoul.facts().head("seoul") > before, "a new life, with what it sees now");
+    }
+
+    /// Found by a reviewer: a peer behind a broken link, once refuted by way of a third, must be called silent again when
+    /// the third is lost too.
+    #[test]
+    fn with_each_way_that_is_lost_silence_is_claimed_again() {
+        let mut cores = cores();
+        pull(&mut cores, "seoul", "virginia", Duration::ZERO);
+        let seoul = cores.get_mut("seoul").unwrap();
+        let fail = |core: &mut Core, peer: &str, second: u64| {
+            let input = Input::PullFailed { peer: peer.to_owned(), why: "timed out".to_owned() };
+            core.handle(Duration::from_secs(second), 0, input);
+        };
+        let hear = |core: &mut Core, facts: &Facts, second: u64| {
+            let batch = facts.after(&core.facts().frontier());
+            let input = Input::Pulled { peer: "frankfurt".into(), batch, config_digest: String::new() };
+            core.handle(Duration::from_secs(second), 0, input);
+        };
+        let mut relay = Facts::default();
+        hear(seoul, &relay, 1);
+        hear(seoul, &relay, 2);
+        fail(seoul, "virginia", 3);
+        fail(seoul, "virginia", 4);
+        assert!(seoul.facts().is_called_silent("virginia"));
+        relay.begin_life("virginia", 50, 0);
+        hear(seoul, &relay, 5);
+        assert!(!seoul.facts().is_called_silent("virginia"), "refuted by way of frankfurt");
+        for second in 6..10 {
+            fail(seoul, "virginia", second);
+            fail(seoul, "frankfurt", second);
+        }
+        assert!(seoul.facts().is_called_silent("frankfurt") && seoul.facts().is_called_silent("virginia"));
     }
 
     #[test]

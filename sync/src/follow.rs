@@ -14,6 +14,8 @@ use crate::serve::{Asked, write_frontier};
 const POLL: Duration = Duration::from_secs(2);
 /// An agent that has said nothing for so long after that has failed; then the next is asked.
 const GRACE: Duration = Duration::from_millis(800);
+/// Pause after an answer, so that an agent that answers at once does not keep a core busy.
+const BREATH: Duration = Duration::from_millis(20);
 /// Pause when no agent answered.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -54,8 +56,6 @@ pub async fn follow(
                 Err(why) => tracing::debug!(agent = datacenter.name, why, "following the view"),
             }
         }
-        if !answered {
-            tokio::time::sleep(RETRY).await;
-        }
+        tokio::time::sleep(if answered { BREATH } else { RETRY }).await;
     }
 }

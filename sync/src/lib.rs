@@ -10,6 +10,7 @@ mod follow;
 pub mod health;
 pub mod judge;
 mod link;
+pub mod listen;
 mod probe;
 mod serve;
 
@@ -135,13 +136,9 @@ impl Agent {
         mut configs: watch::Receiver<Arc<Config>>,
     ) -> Result<(), StartError> {
         let mut servers = JoinSet::new();
+        servers.spawn(Arc::clone(&self).keep());
         for listener in listeners {
-            let router = serve::router(Arc::clone(&self));
-            servers.spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
-                    tracing::error!(%error, "the agent's API ended");
-                }
-            });
+            servers.spawn(listen::serve(listener, serve::router(Arc::clone(&self))));
         }
         loop {
             let config = Arc::clone(&configs.borrow_and_update());
@@ -212,16 +209,26 @@ impl Agent {
         }
     }
 
-    /// Keeps the facts, then tells of them. The lock is held meanwhile: a number that a peer has seen must not be
-    /// used again after a restart, so no peer may see what is not yet on disk.
+    /// Tells of the newest view and facts. The disk follows in its own time: a slow one must not hold up a failover, and
+    /// no number is used twice without it, as each start begins a new life.
     fn publish(&self, core: &Core) {
-        if let Err(error) = disk::write(&self.facts_file, &core.facts().after(&Frontier::default())) {
-            tracing::error!(%error, "keeping the facts");
-        }
         let view = Arc::clone(core.view());
         tracing::info!(generation = view.generation, fail_open = view.fail_open, states = %states(&view), "view");
         self.views.send_replace(view);
         self.changes.send_modify(|change| *change += 1);
+    }
+
+    /// Keeps the newest facts on disk until dropped.
+    async fn keep(self: Arc<Self>) {
+        let mut changes = self.changes();
+        while changes.changed().await.is_ok() {
+            let (file, facts) = (self.facts_file.clone(), self.facts_after(&Frontier::default()));
+            match tokio::task::spawn_blocking(move || disk::write(&file, &facts)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "keeping the facts"),
+                Err(error) => tracing::error!(%error, "keeping the facts"),
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -1,5 +1,6 @@
-//! A datacenter dies, by SIGKILL and by SIGSTOP, and comes back. Networks 127.23 and 127.24.
+//! A datacenter dies, by SIGKILL and by SIGSTOP, and comes back. Networks 127.23, 127.24 and 127.31.
 
+use std::fs;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -50,9 +51,40 @@ fn stopped_and_continued() {
     all_without_frankfurt(&fleet, &["seoul", "virginia"], "SIGSTOP");
     fleet.signal("frankfurt", ALL, Signal::SIGCONT);
     all_with_frankfurt(&fleet);
-    // Having slept, Frankfurt must not have taken the others for dead.
-    let status = fleet.status("frankfurt").unwrap();
-    for name in NAMES {
-        assert_eq!(status["view"]["datacenters"][name]["state"], "serving");
+    // Having slept, Frankfurt must not have taken the others for dead: their words count.
+    wait("frankfurt to see as the others do", || {
+        let status = fleet.status("frankfurt")?;
+        let seen_by = |name: &str, by: &str| {
+            let why = status["view"]["datacenters"][name]["why"].as_str().unwrap_or_default().to_owned();
+            why.starts_with("seen by") && why.contains(by)
+        };
+        (seen_by("virginia", "seoul") && seen_by("seoul", "virginia") && seen_by("seoul", "frankfurt"))
+            .then_some(())
+    });
+}
+
+/// Found by a tester: a datacenter that lost its disk while nobody could be asked split the fleet for good.
+#[test]
+fn a_lost_disk_in_the_worst_moment_splits_nothing() {
+    let mut fleet = Fleet::started(31, "");
+    fleet.kill("seoul", ALL);
+    fleet.signal("frankfurt", ALL, Signal::SIGSTOP);
+    fleet.kill("virginia", ALL);
+    fs::remove_dir_all(fleet.path(&format!("data-seoul-{ALL}"))).unwrap();
+    fleet.start("seoul", ALL);
+    wait("seoul to see that it is alone", || {
+        let status = fleet.status("seoul")?;
+        (status["view"]["datacenters"]["virginia"]["state"] == "down").then_some(())
+    });
+    fleet.signal("frankfurt", ALL, Signal::SIGCONT);
+    for server in ["seoul", "frankfurt"] {
+        wait(&format!("{server} to answer without virginia"), || {
+            fleet.sent_to(server, CLIENTS[2]).filter(|name| *name != "virginia")
+        });
     }
+    wait("both to have one view", || {
+        let view = |name: &str| fleet.status(name).map(|status| status["view"].clone());
+        let (seoul, frankfurt) = (view("seoul")?, view("frankfurt")?);
+        (seoul == frankfurt && seoul["datacenters"]["frankfurt"]["state"] == "serving").then_some(())
+    });
 }

@@ -2,6 +2,7 @@
 //! Network 127.26.
 
 use std::fs;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -58,6 +59,33 @@ fn good_files_are_taken_and_broken_ones_change_nothing() {
     fleet.signal("seoul", ALL, Signal::SIGHUP);
     wait("the mended ttl", || (ttl(&fleet) == 77).then_some(()));
     assert_eq!(complaints(&fleet), "");
+
+    // A config that names a zone file which is not there yet: refused, and taken when it comes.
+    let more =
+        config.replace("ttl = 5", "ttl = 88") + "[[dns.zones]]\nname = \"more.test\"\nfile = \"more.zone\"\n";
+    fs::write(fleet.config_path(), &more).unwrap();
+    wait_for_complaint(&fleet, "more.zone: cannot read");
+    assert_eq!(ttl(&fleet), 77);
+    fs::write(fleet.path("more.zone"), "@ 60 SOA a b 1 2 3 4 5\n@ 60 NS ns.shop.test.\n").unwrap();
+    wait("the second zone", || (ttl(&fleet) == 88).then_some(()));
+    assert_eq!(complaints(&fleet), "");
+
+    // A config of another fleet, or without this datacenter: a running process is not changed into something else.
+    fs::write(fleet.config_path(), more.replace("name = \"test\"", "name = \"other\"")).unwrap();
+    wait_for_complaint(&fleet, "the fleet's name has changed from `test` to `other`");
+    fs::write(fleet.config_path(), more.replace("seoul", "busan")).unwrap();
+    wait_for_complaint(&fleet, "no longer has datacenter `seoul`");
+    assert_eq!(ttl(&fleet), 88);
+    fs::write(fleet.config_path(), &more).unwrap();
+    wait("the config to be right again", || complaints(&fleet).is_empty().then_some(()));
+
+    // A pipe in the place of a file: refused, not waited for.
+    fs::remove_file(fleet.path("more.zone")).unwrap();
+    assert!(Command::new("mkfifo").arg(fleet.path("more.zone")).status().unwrap().success());
+    wait_for_complaint(&fleet, "not a regular file");
+    fs::remove_file(fleet.path("more.zone")).unwrap();
+    fs::write(fleet.path("more.zone"), "@ 60 SOA a b 2 2 3 4 5\n@ 60 NS ns.shop.test.\n").unwrap();
+    wait("the file to be right again", || complaints(&fleet).is_empty().then_some(()));
 
     // A zone with an error: the last good is served.
     let zone = fleet.zone();
