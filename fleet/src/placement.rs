@@ -287,7 +287,7 @@ pub struct Placement {
     pub ranking: Vec<Ranked>,
     /// Address records of the answer.
     pub answer: Vec<IpAddr>,
-    /// Time to live, seconds; none for the server list.
+    /// Time to live, seconds; none for the server list, and for a type that the name does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
     /// EDNS client subnet scope of the answer.
@@ -342,7 +342,9 @@ impl Placer {
             km: place.point.map(|point| config.fleet.datacenters[member].point.distance_km(point)),
             reason: reason(position, member),
         };
-        let types = |family: AddressType| name.is_none_or(|name| name.types.contains(&family));
+        // A type that the name does not answer is answered with nothing, to everyone alike.
+        let is_answered = name.is_none_or(|name| name.types.contains(&family));
+        let scope = if is_answered { choice.scope } else { 0 };
         let answer = self.addresses(target, choice.datacenter).iter().copied();
         Placement {
             name: name.map(|name| name.name.clone()),
@@ -353,10 +355,10 @@ impl Placer {
             policy: map.policy.name(),
             rule: rule(&map.policy, over, place),
             ranking: self.order(target, client).into_iter().enumerate().map(ranked).collect(),
-            answer: answer.filter(|address| family.holds(address) && types(family)).collect(),
-            ttl_seconds: name.map(|name| name.ttl_seconds),
-            scope: choice.scope,
-            scope_block: scope_block(address, choice.scope),
+            answer: answer.filter(|address| is_answered && family.holds(address)).collect(),
+            ttl_seconds: name.filter(|_| is_answered).map(|name| name.ttl_seconds),
+            scope,
+            scope_block: scope_block(address, scope),
             generation: self.view.generation,
             fail_open: standing.used_rank == RANK_DOWN,
         }

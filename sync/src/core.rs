@@ -92,8 +92,9 @@ pub struct Core {
     last_input_at: Duration,
 }
 
-/// The first of January 2026, seconds of Unix time: lives are numbered from the seconds since.
-const EPOCH_UNIX_SECONDS: u64 = 1_767_225_600;
+/// The first of January 2026, milliseconds of Unix time: a life is numbered from the milliseconds since. An agent writes
+/// far less than a fact a millisecond, so a later life begins above all numbers of the earlier ones.
+const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
 
 impl Core {
     /// An agent of datacenter `me` that goes on from `facts`, which it had before it stopped.
@@ -225,7 +226,7 @@ impl Core {
                 return;
             }
             self.warming_up_until = None;
-            let clock = (unix_ms / 1000).saturating_sub(EPOCH_UNIX_SECONDS);
+            let clock = unix_ms.saturating_sub(EPOCH_UNIX_MS);
             self.facts.begin_life(&self.me, clock, unix_ms);
         }
         for (server, health) in &self.health {
@@ -385,7 +386,7 @@ mod tests {
             let outcome = if of == "virginia" { Err("refused".to_owned()) } else { Ok(()) };
             for _ in 0..8 {
                 let input = Input::Probed { server: server.clone(), outcome: outcome.clone() };
-                again.handle(Duration::ZERO, (EPOCH_UNIX_SECONDS + 1000) * 1000, input);
+                again.handle(Duration::ZERO, EPOCH_UNIX_MS + 1000, input);
             }
         }
         cores.insert("seoul", again);

@@ -261,6 +261,17 @@ fn no_v6_scope_holds_mapped_addresses() {
     }
 }
 
+#[test]
+fn a_type_that_is_not_answered_is_so_for_everyone() {
+    let places = Arc::new(Places::builtin());
+    let only_v4 = NAMES.replacen("policy = \"nearest\"", "policy = \"nearest\"\ntypes = \"A\"", 1);
+    let steering = Arc::new(Steering::compile(Arc::new(config(&only_v4)), places));
+    let placer = placer_on(&steering, &[]);
+    let target = steering.target("near.shop.test").unwrap();
+    let placement = placer.explain(target, &"91.0.0.0/16".parse().unwrap(), AddressType::Aaaa);
+    assert_eq!((placement.answer.len(), placement.scope, placement.ttl_seconds), (0, 0, None));
+}
+
 fn state() -> impl Strategy<Value = State> {
     prop_oneof![
         3 => Just(State::Serving),
