@@ -6,6 +6,7 @@
 //! **Never empty.** States have ranks (see [`State`]); the members of the lowest rank that has any are used. When
 //! that is the rank of the dead, everything is used as if it were well: more likely our own eyes are bad.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub struct Choice {
 pub struct Placer {
     steering: Arc<Steering>,
     view: Arc<FleetView>,
-    targets: Vec<TargetPicks>,
+    targets: Vec<Arc<TargetPicks>>,
 }
 
 #[derive(Debug)]
@@ -75,8 +76,16 @@ enum Pick {
 impl Placer {
     /// Makes the picks ready for a view. Microseconds per thousand classes.
     pub fn new(steering: Arc<Steering>, view: Arc<FleetView>) -> Self {
-        let targets =
-            steering.targets.iter().map(|target| TargetPicks::new(&steering, &view, target)).collect();
+        // Names that rank alike for one role share their picks.
+        let mut made: HashMap<(usize, &str, Members), Arc<TargetPicks>> = HashMap::new();
+        let mut targets = Vec::with_capacity(steering.targets.len());
+        for target in &steering.targets {
+            let key = (target.map, target.role.as_str(), target.members);
+            let picks =
+                made.entry(key).or_insert_with(|| Arc::new(TargetPicks::new(&steering, &view, target)));
+            targets.push(Arc::clone(picks));
+        }
+        drop(made);
         Self { steering, view, targets }
     }
 
