@@ -6,6 +6,7 @@
 
 mod defaults;
 mod parse;
+mod parse_dns;
 mod problem;
 mod read;
 

@@ -7,15 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use toml::de::DeTable;
 use url::{Host, Url};
 
 use super::defaults;
+use super::parse_dns::{dns, domain_name};
 use super::read::{self, Kind, Located, Section, Source, nearest};
 use super::*;
-use crate::location::{Continent, Country, Point};
+use crate::location::Point;
 
 /// The version of the file format that this program reads.
 const VERSION: i64 = 1;
@@ -67,14 +67,14 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
 }
 
 /// The names that others may refer to.
-struct Names {
-    datacenters: Vec<String>,
-    steered: Vec<String>,
+pub(super) struct Names {
+    pub(super) datacenters: Vec<String>,
+    pub(super) steered: Vec<String>,
 }
 
 impl Names {
     /// Notes a reference to a steered name that there is not.
-    fn check_steered(&self, section: &Section<'_>, key: &str, name: &Located<String>) {
+    pub(super) fn check_steered(&self, section: &Section<'_>, key: &str, name: &Located<String>) {
         if !self.steered.contains(&name.value) {
             let hint = nearest(&name.value, self.steered.iter().map(String::as_str));
             let hint = hint.map(|right| format!(": did you mean `{right}`?")).unwrap_or_default();
@@ -83,7 +83,12 @@ impl Names {
     }
 
     /// The number of the datacenter that a reference means.
-    fn datacenter(&self, section: &Section<'_>, key: &str, name: &Located<String>) -> Option<usize> {
+    pub(super) fn datacenter(
+        &self,
+        section: &Section<'_>,
+        key: &str,
+        name: &Located<String>,
+    ) -> Option<usize> {
         let found = self.datacenters.iter().position(|datacenter| *datacenter == name.value);
         if found.is_none() {
             let all = self.datacenters.iter().map(String::as_str);
@@ -101,7 +106,7 @@ impl Names {
     }
 
     /// Numbers of an ordered list of datacenters, each at most once.
-    fn order(&self, section: &mut Section<'_>, key: &'static str) -> Option<Vec<usize>> {
+    pub(super) fn order(&self, section: &mut Section<'_>, key: &'static str) -> Option<Vec<usize>> {
         let list = section.list(key, &read::text("the name of a datacenter"))?;
         let mut order = Vec::new();
         for name in &list {
@@ -117,7 +122,7 @@ impl Names {
     }
 
     /// Weights by number of the datacenter. Those not listed weigh 0 once any is listed.
-    fn weights(&self, section: &mut Section<'_>) -> Option<Vec<u32>> {
+    pub(super) fn weights(&self, section: &mut Section<'_>) -> Option<Vec<u32>> {
         let entries = section.entries("weights", &read::integer("a weight", 0..=defaults::WEIGHT_MAX))?;
         let mut weights = vec![0; self.datacenters.len()];
         for (name, weight) in &entries {
@@ -134,7 +139,7 @@ impl Names {
 }
 
 /// Notes what stands twice among things that must be different.
-fn unique<T: Eq + Hash>(
+pub(super) fn unique<T: Eq + Hash>(
     source: &Source<'_>,
     what: &str,
     seen: &mut HashMap<T, Range<usize>>,
@@ -327,7 +332,7 @@ fn listen() -> Kind<Listen> {
     })
 }
 
-fn listens(
+pub(super) fn listens(
     section: &mut Section<'_>,
     key: &'static str,
     default: impl FnOnce() -> Vec<Listen>,
@@ -345,297 +350,6 @@ fn listens(
 /// Everywhere, IPv6 included: Linux's wildcard `[::]` takes both families.
 fn everywhere(port: u16) -> Vec<Listen> {
     vec![Listen { address: Some(Ipv6Addr::UNSPECIFIED.into()), port }]
-}
-
-fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns {
-    // Not everywhere: over UDP a reply from a wildcard socket may leave from another address than was asked.
-    let listen = listens(&mut section, "listen", || vec![Listen { address: None, port: defaults::DNS_PORT }]);
-    let mut seen = HashMap::new();
-    let zones: Vec<ZoneFile> = section
-        .tables("zones")
-        .into_iter()
-        .filter_map(|mut zone| {
-            let name = zone.required("name", &domain_name());
-            let file = zone.required("file", &read::text("the path of a master file"));
-            if let Some(name) = &name {
-                unique(zone.source, "zone", &mut seen, name.value.clone(), &name.span, &name.value);
-            }
-            zone.finish();
-            Some(ZoneFile { name: name?.value, file: file?.value })
-        })
-        .collect();
-    let default_order = section_default_order(&mut section, names);
-    let read: Vec<OverrideRead> =
-        section.tables("overrides").into_iter().filter_map(|one| place_override(one, names)).collect();
-    let mut steered = steered_names(&mut section, names, fleet, &zones);
-    assign_overrides(&section, names, &read, &mut steered);
-    section.finish();
-    let overrides = read.into_iter().map(|one| one.place).collect();
-    Dns { listen, zones, names: steered, overrides, default_order }
-}
-
-/// Gives each steered name the overrides that hold for it; no place may have two of them for one name.
-fn assign_overrides(
-    section: &Section<'_>,
-    names: &Names,
-    read: &[OverrideRead],
-    steered: &mut [SteeredName],
-) {
-    for name in read.iter().filter_map(|one| one.only.as_ref()).flatten() {
-        names.check_steered(section, "overrides", name);
-    }
-    let holds_for = |one: &OverrideRead, name: Option<&str>| match (&one.only, name) {
-        (None, _) => true,
-        (Some(only), Some(name)) => only.iter().any(|only| only.value == name),
-        (Some(_), None) => false,
-    };
-    let check = |name: Option<&str>| {
-        let mut seen = HashMap::new();
-        for place in read.iter().filter(|one| holds_for(one, name)).flat_map(|one| &one.places) {
-            unique(section.source, "an override for", &mut seen, &place.value, &place.span, &place.value);
-        }
-    };
-    check(None); // the server list
-    for name in steered {
-        check(Some(&name.name));
-        name.overrides =
-            (0..read.len()).filter(|&number| holds_for(&read[number], Some(&name.name))).collect();
-    }
-}
-
-/// The order for clients of unknown place; the datacenters it leaves out follow in the order of the file.
-fn section_default_order(section: &mut Section<'_>, names: &Names) -> Vec<usize> {
-    let mut order = names.order(section, "default_order").unwrap_or_default();
-    complete(&mut order, names.datacenters.len());
-    order
-}
-
-fn complete(order: &mut Vec<usize>, count: usize) {
-    for number in 0..count {
-        if !order.contains(&number) {
-            order.push(number);
-        }
-    }
-}
-
-/// A host name: letters, digits, hyphens and underscores in labels of up to 63, 253 in all.
-fn domain_name() -> Kind<String> {
-    Kind::parsed("a domain name such as \"www.example.net\"", |text| {
-        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        };
-        ((1..=253).contains(&name.len()) && name.split('.').all(label)).then_some(name)
-    })
-}
-
-fn steered_names(
-    section: &mut Section<'_>,
-    names: &Names,
-    fleet: &Fleet,
-    zones: &[ZoneFile],
-) -> Vec<SteeredName> {
-    let sections = section.tables("names");
-    if let Some(over) = sections.get(NAMES_MAX) {
-        over.source.problem(&over.span, format!("dns.names: at most {NAMES_MAX} are supported"));
-    }
-    let mut seen = HashMap::new();
-    sections.into_iter().filter_map(|one| steered_name(one, names, fleet, zones, &mut seen)).collect()
-}
-
-fn steered_name(
-    mut section: Section<'_>,
-    names: &Names,
-    fleet: &Fleet,
-    zones: &[ZoneFile],
-    seen: &mut HashMap<String, Range<usize>>,
-) -> Option<SteeredName> {
-    let name = section.required("name", &domain_name());
-    if let Some(name) = &name {
-        unique(section.source, "steered name", seen, name.value.clone(), &name.span, &name.value);
-        let inside = |zone: &ZoneFile| {
-            name.value.strip_suffix(&zone.name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        if !zones.iter().any(inside) {
-            let zones = zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>().join(", ");
-            section.wrong("name", &name.span, format!("`{}` is in none of the zones ({zones})", name.value));
-        }
-    }
-    let policy = policy(&mut section, names);
-    let ttl = section.optional("ttl", &read::integer("seconds", 0..=defaults::TTL_SECONDS_MAX));
-    let role = section.optional("role", &read::name());
-    let shown_role = role.as_ref().map_or(defaults::ROLE, |role| role.value.as_str()).to_owned();
-    const TYPES: &[(&str, AddressType)] = &[("A", AddressType::A), ("AAAA", AddressType::Aaaa)];
-    let types = section.list("types", &read::one_of(TYPES));
-    let types = address_types(&section, types, &shown_role, fleet, names);
-    section.finish();
-    Some(SteeredName {
-        name: name?.value,
-        policy: policy?,
-        ttl_seconds: ttl
-            .map_or(defaults::TTL_SECONDS, |ttl| u32::try_from(ttl.value).expect("range checked")),
-        types: types?,
-        role: shown_role,
-        overrides: Vec::new(),
-    })
-}
-
-/// The families to answer. Those asked for must be there in every datacenter that has the role, or a user would be
-/// sent to a place that cannot be reached; silent: those that all have.
-fn address_types(
-    section: &Section<'_>,
-    asked: Option<Vec<Located<AddressType>>>,
-    role: &str,
-    fleet: &Fleet,
-    names: &Names,
-) -> Option<Vec<AddressType>> {
-    // With a datacenter missing, numbers do not fit, and what is wrong with it has been said.
-    if fleet.datacenters.len() != names.datacenters.len() {
-        return None;
-    }
-    let with_role: Vec<usize> = (0..fleet.datacenters.len())
-        .filter(|&number| fleet.servers_of(number, role).next().is_some())
-        .collect();
-    if with_role.is_empty() {
-        section
-            .source
-            .problem(&section.span, format!("{}: no server has the role `{role}`", section.path("role")));
-        return None;
-    }
-    let lacks = |number: usize, family: AddressType| {
-        !fleet
-            .servers_of(number, role)
-            .any(|server| server.addresses.iter().any(|address| family.holds(address)))
-    };
-    let Some(asked) = asked else {
-        let both = [AddressType::A, AddressType::Aaaa].into_iter();
-        let types: Vec<_> =
-            both.filter(|&family| !with_role.iter().any(|&number| lacks(number, family))).collect();
-        if types.is_empty() {
-            let message =
-                "no address family is there in every datacenter: give each an IPv4 or each an IPv6 address";
-            section.source.problem(&section.span, format!("{}: {message}", section.path("types")));
-        }
-        return (!types.is_empty()).then_some(types);
-    };
-    for family in &asked {
-        for &number in with_role.iter().filter(|&&number| lacks(number, family.value)) {
-            let (name, version) =
-                (&names.datacenters[number], if family.value == AddressType::A { 4 } else { 6 });
-            section.wrong("types", &family.span, format!(
-                "{} is asked for, but no `{role}` server of datacenter `{name}` has an IPv{version} address",
-                family.value.name()
-            ));
-        }
-    }
-    if asked.is_empty() {
-        return None; // what was wrong with them has been said
-    }
-    let mut types: Vec<_> = asked.into_iter().map(|family| family.value).collect();
-    types.sort();
-    types.dedup();
-    Some(types)
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum PolicyWord {
-    Nearest,
-    Weighted,
-    Failover,
-}
-
-fn policy(section: &mut Section<'_>, names: &Names) -> Option<Policy> {
-    const WORDS: &[(&str, PolicyWord)] = &[
-        ("nearest", PolicyWord::Nearest),
-        ("weighted", PolicyWord::Weighted),
-        ("failover", PolicyWord::Failover),
-    ];
-    let word = section.required("policy", &read::one_of(WORDS));
-    let weights = names.weights(section);
-    let order = names.order(section, "order");
-    let band = section.optional("band_km", &read::integer("kilometres", 0..=defaults::BAND_KM_MAX));
-    let word = word?;
-    let misplaced = |key: &str, belongs: &str| {
-        if section.has(key) {
-            section.wrong(key, &word.span, format!("goes with policy {belongs}"));
-        }
-    };
-    match word.value {
-        PolicyWord::Nearest => {
-            misplaced("order", "\"failover\"");
-            let band_km =
-                band.map_or(defaults::BAND_KM, |band| u32::try_from(band.value).expect("range checked"));
-            if weights.is_some() && band_km == 0 {
-                section.wrong(
-                    "weights",
-                    &word.span,
-                    "with policy \"nearest\" weights share users inside a `band_km`; give one",
-                );
-            }
-            let weights = weights.unwrap_or_else(|| vec![defaults::WEIGHT; names.datacenters.len()]);
-            Some(Policy::Nearest { band_km, weights })
-        }
-        PolicyWord::Weighted => {
-            misplaced("order", "\"failover\"");
-            misplaced("band_km", "\"nearest\"");
-            if weights.is_none() && !section.has("weights") {
-                section.missing("weights", "a table such as { seoul = 70, frankfurt = 30 }");
-            }
-            Some(Policy::Weighted { weights: weights? })
-        }
-        PolicyWord::Failover => {
-            misplaced("weights", "\"weighted\" or \"nearest\"");
-            misplaced("band_km", "\"nearest\"");
-            if order.is_none() && !section.has("order") {
-                section.missing("order", "a list of datacenters, first choice first");
-            }
-            let mut order = order?;
-            complete(&mut order, names.datacenters.len());
-            Some(Policy::Failover { order })
-        }
-    }
-}
-
-/// An override as it was read.
-struct OverrideRead {
-    place: PlaceOverride,
-    /// The steered names it is limited to; `None`: all.
-    only: Option<Vec<Located<String>>>,
-    /// Each prefix, country and continent as text, to find two overrides for one.
-    places: Vec<Located<String>>,
-}
-
-fn place_override(mut section: Section<'_>, names: &Names) -> Option<OverrideRead> {
-    fn note<T: ToString>(list: Vec<Located<T>>, what: &str, places: &mut Vec<Located<String>>) -> Vec<T> {
-        let shown = |one: &Located<T>| format!("{what}{}", one.value.to_string());
-        places.extend(list.iter().map(|one| Located { value: shown(one), span: one.span.clone() }));
-        list.into_iter().map(|one| one.value).collect()
-    }
-    let mut places = Vec::new();
-    let prefixes = section.list("prefixes", &read::prefix()).unwrap_or_default();
-    let prefixes: Vec<IpNet> = note(prefixes, "prefix ", &mut places);
-    let country = Kind::parsed("a two-letter country code such as \"KR\"", Country::from_code);
-    let countries = section.list("countries", &country).unwrap_or_default();
-    let countries = note(countries, "country ", &mut places);
-    let continent = Kind::parsed("one of AF, AN, AS, EU, NA, OC, SA", Continent::from_code);
-    let continents = section.list("continents", &continent).unwrap_or_default();
-    let continents = note(continents, "continent ", &mut places);
-    let order = names.order(&mut section, "order");
-    let only = section.list("names", &domain_name());
-    if ["prefixes", "countries", "continents"].iter().all(|key| !section.has(key)) {
-        let message = "expected at least one of `prefixes`, `countries` and `continents`";
-        section.source.problem(&section.span, format!("{}: {message}", section.path("countries")));
-    }
-    if !section.has("order") {
-        section.missing("order", "a list of datacenters, first choice first");
-    }
-    section.finish();
-    Some(OverrideRead {
-        place: PlaceOverride { prefixes, countries, continents, for_all: only.is_none(), order: order? },
-        only,
-        places,
-    })
 }
 
 fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
