@@ -28,6 +28,12 @@ pub(crate) async fn status(arguments: &AdminArguments) -> anyhow::Result<(String
         .build()
         .context("making an HTTP client")?;
     let (urls, hint) = match &arguments.admin {
+        Some(url) if !url.contains("://") => {
+            return Err(anyhow!(
+                "--admin: expected a URL such as http://127.0.0.1:7480, found `{}`",
+                shorten(url)
+            ));
+        }
         Some(url) => (vec![url.clone()], "is it running, and is this its admin address?"),
         None => {
             (crate::lab::admin_urls(), "start the lab with `daemun lab`, or name a process with --admin URL")

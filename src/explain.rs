@@ -76,7 +76,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&placement).context("writing JSON")?);
     } else {
-        println!("{placement} ({origin})");
+        println!("{placement} ({origin})\n  config  {}", path.display());
     }
     Ok(())
 }
@@ -99,14 +99,18 @@ fn view(arguments: &ExplainArguments, world: &World) -> Result<(FleetView, Strin
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
     match runtime.block_on(client::status(&arguments.admin)) {
-        // A lab that happens to run says nothing about another fleet.
         Ok((url, status)) if status.fleet == world.config().fleet.name => {
             Ok((status.view, format!("from {url}")))
         }
+        Ok((url, status)) if arguments.admin.admin.is_some() => {
+            let (theirs, ours) = (status.fleet, &world.config().fleet.name);
+            Err(Failure::Failed(anyhow!("{url} is of fleet `{theirs}`, the config of `{ours}`")))
+        }
         Err(error) if arguments.admin.admin.is_some() => Err(Failure::Failed(error)),
-        Ok(_) | Err(_) => Ok((
-            FleetView::unobserved(world.config()),
-            "no fleet was asked: assuming that all serve".to_owned(),
-        )),
+        // A lab that happens to run says nothing about another fleet.
+        Ok(_) | Err(_) => {
+            let assumed = "no process of this fleet was found: assuming that all serve";
+            Ok((FleetView::unobserved(world.config()), assumed.to_owned()))
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// One binary for a service in two or more datacenters: GeoDNS, front door, replication, failover drills.
+/// One program for a service in two or more datacenters: GeoDNS, front door, failover.
 #[derive(Parser)]
 #[command(name = "daemun", version, max_term_width = 100)]
 struct Arguments {

@@ -73,23 +73,29 @@ pub(crate) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut shown: Option<String> = None;
         loop {
-            let text = match client::status(&arguments.admin).await {
+            let (text, key) = match client::status(&arguments.admin).await {
                 Ok((_, status)) if arguments.json => {
-                    serde_json::to_string_pretty(&status).context("writing JSON")? + "\n"
+                    (serde_json::to_string_pretty(&status).context("writing JSON")? + "\n", String::new())
                 }
-                Ok((url, status)) => describe(&url, &status),
-                Err(error) if arguments.watch => format!("{error:#}\n"),
+                Ok((url, status)) => {
+                    let text = describe(&url, &status);
+                    // In a pipe, that time has passed is no change.
+                    let timeless = describe(&url, &Status { unix_ms: 0, ..status });
+                    let key = if std::io::stdout().is_terminal() { text.clone() } else { timeless };
+                    (text, key)
+                }
+                Err(error) if arguments.watch => (format!("{error:#}\n"), format!("{error:#}\n")),
                 Err(error) => return Err(Failure::Failed(error)),
             };
             if !arguments.watch {
                 print!("{text}");
                 return Ok(());
             }
-            if shown.as_ref() != Some(&text) {
+            if shown.as_ref() != Some(&key) {
                 // On a terminal the new takes the place of the old; in a pipe it follows.
                 let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
                 println!("{clear}{text}");
-                shown = Some(text);
+                shown = Some(key);
             }
             tokio::time::sleep(WATCH).await;
         }
@@ -130,11 +136,12 @@ fn describe(url: &str, status: &Status) -> String {
         };
     }
     for zone in &status.zones {
-        let _ = writeln!(text, "zone {}: serial {}, {} names", zone.name, zone.serial, zone.names);
+        let (name, serial, names) = (zone.name.trim_end_matches('.'), zone.serial, zone.names);
+        let _ = writeln!(text, "zone {name}: serial {serial}, {names} names");
     }
     let _ = writeln!(text, "places: {}", status.places);
     for complaint in &status.complaints {
-        let _ = writeln!(text, "REFUSED: {complaint}");
+        let _ = writeln!(text, "ATTENTION: {complaint}");
     }
     text
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
-use daemun_fleet::config::{GeoSource, Problems};
+use daemun_fleet::config::{DOOR_ROLE, GeoSource, Problems};
 use daemun_fleet::places::{PlacesError, RangeFile};
 use daemun_fleet::{Config, Places, Steering};
 use daemun_gateway::page::PageFile;
@@ -62,6 +62,15 @@ impl World {
             Err(problems) => return Err(Refusal { problems, stamps: loader.stamps }),
         };
         let config = Arc::new(config);
+
+        for (number, datacenter) in config.fleet.datacenters.iter().enumerate() {
+            if config.fleet.servers_of(number, DOOR_ROLE).next().is_none() {
+                let datacenter = &datacenter.name;
+                loader.complaints.push(format!(
+                    "{name}: no server of datacenter `{datacenter}` has the role `{DOOR_ROLE}`: nobody would see it fail"
+                ));
+            }
+        }
 
         let (places, geo_stamps) = loader.places(&config, last);
         let unchanged = last.filter(|last| {

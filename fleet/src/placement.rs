@@ -386,6 +386,7 @@ impl Placer {
     ) -> String {
         let config = self.steering.config();
         let (rank, share) = standing.by_member[member];
+        let has_place = self.steering.places().lookup(client.first_address()).0.point.is_some();
         let mut reason = String::new();
         if rank != standing.used_rank {
             let view = self.view.datacenters.get(&config.fleet.datacenters[member].name);
@@ -402,6 +403,7 @@ impl Placer {
         } else {
             reason.push_str(match policy {
                 Policy::Nearest { .. } if tier.len() > 1 => "in this distance band, by hash",
+                Policy::Nearest { .. } if !has_place => "by the default order",
                 Policy::Nearest { .. } => "by distance",
                 Policy::Weighted { .. } if tier.len() > 1 => "by hash",
                 Policy::Weighted { .. } => "weight 0",
@@ -463,7 +465,7 @@ impl fmt::Display for Placement {
         writeln!(f, "  policy  {}: {}", self.policy, self.rule)?;
         let width = self.ranking.iter().map(|ranked| ranked.datacenter.len()).max().unwrap_or(0);
         for (position, ranked) in self.ranking.iter().enumerate() {
-            let km = ranked.km.map_or_else(|| "? km".to_owned(), |km| format!("{km} km"));
+            let km = ranked.km.map_or_else(|| "-".to_owned(), |km| format!("{km} km"));
             let mark = if position == 0 { "→" } else { " " };
             let state = ranked.state.to_string();
             let (number, datacenter) = (position + 1, &ranked.datacenter);

@@ -37,7 +37,8 @@ pub fn judge(config: &Config, facts: &Facts) -> FleetView {
         let of_datacenter = || fleet.servers.iter().filter(|server| server.datacenter == number);
         for server in of_datacenter() {
             let votes = observers.iter().filter_map(|author| facts.vote(author, &server.name));
-            servers.insert(server.name.clone(), server_view(server, &votes.collect::<Vec<_>>()));
+            let view = server_view(server, &votes.collect::<Vec<_>>(), nobody_says(&observers));
+            servers.insert(server.name.clone(), view);
         }
         let doors: Vec<&Server> = of_datacenter().filter(|server| is_checked_door(server)).collect();
         let opinions: Vec<(Verdict, &Fact)> =
@@ -46,7 +47,7 @@ pub fn judge(config: &Config, facts: &Facts) -> FleetView {
         let state = if tally.is_down { State::Down } else { State::Serving };
         let why = match (doors.is_empty(), opinions.is_empty()) {
             (true, _) => "no front door is checked".to_owned(),
-            (false, true) => "not observed yet".to_owned(),
+            (false, true) => nobody_says(&observers).to_owned(),
             (false, false) => tally.why,
         };
         datacenters
@@ -87,12 +88,17 @@ fn opinion<'a>(facts: &'a Facts, author: &str, doors: &[&Server]) -> Option<(Ver
     votes.into_iter().collect::<Option<Vec<_>>>()?.into_iter().max_by_key(|(_, fact)| fact.at_unix_ms)
 }
 
-fn server_view(server: &Server, votes: &[(Verdict, &Fact)]) -> ServerView {
+/// Why there is no word on a datacenter.
+fn nobody_says(observers: &[&str]) -> &'static str {
+    if observers.is_empty() { "nobody else is left to look" } else { "not observed yet" }
+}
+
+fn server_view(server: &Server, votes: &[(Verdict, &Fact)], nobody_says: &str) -> ServerView {
     if server.check == Check::None {
         return ServerView { health: Health::Unknown, why: "not checked".to_owned(), since_unix_ms: 0 };
     }
     if votes.is_empty() {
-        return ServerView { health: Health::Unknown, why: "not observed yet".to_owned(), since_unix_ms: 0 };
+        return ServerView { health: Health::Unknown, why: nobody_says.to_owned(), since_unix_ms: 0 };
     }
     let tally = Tally::of(votes);
     let health = if tally.is_down { Health::Down } else { Health::Up };

@@ -69,6 +69,8 @@ fn status_and_explain_say_whom_they_asked() {
     let nobody = run(&["status", "--admin", "http://127.30.1.1:7480"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(text(&nobody.stderr).contains("no answer from http://127.30.1.1:7480"));
+    let bare = run(&["status", "--admin", "127.30.1.1:7480"]);
+    assert!(text(&bare.stderr).contains("expected a URL such as http://127.0.0.1:7480"));
 
     let fleet = Fleet::new(30, "");
     let path = fleet.config_path();

@@ -24,7 +24,7 @@ pub(super) const STATUS: RangeInclusive<u16> = 200..=399;
 pub(super) const DNS_PORT: u16 = 53;
 /// Plain HTTP of the front door.
 pub(super) const GATEWAY_PORT: u16 = 80;
-/// Agents among themselves.
+/// Agents among themselves, at the address in their `agent` URL: not at the public ones.
 pub(super) const AGENT_PORT: u16 = 7400;
 /// Operators; on loopback unless told otherwise.
 pub(super) const ADMIN_PORT: u16 = 7480;

@@ -37,7 +37,10 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Config, Problems> {
 
 fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     let mut root = Section::root(source, document);
-    root.required("version", &read::integer("the version of this file's format,", VERSION..=VERSION));
+    if !root.has("version") {
+        root.source.problem(&root.span, format!("version: missing: write `version = {VERSION}`"));
+    }
+    root.optional("version", &read::integer("the version of this file's format,", VERSION..=VERSION));
 
     let mut fleet = root.table("fleet");
     let name = fleet.required("name", &read::name());
@@ -323,12 +326,16 @@ fn check(section: &mut Section<'_>, url: Option<&Url>) -> Option<Check> {
 }
 
 fn listen() -> Kind<Listen> {
-    Kind::parsed("an address and a port such as \"0.0.0.0:53\", \"[::1]:53\" or \"datacenter:53\"", |text| {
-        if let Some(port) = text.strip_prefix("datacenter:") {
-            return Some(Listen { address: None, port: port.parse().ok().filter(|&port| port != 0)? });
+    let expected =
+        "an address and a port such as \"192.0.2.1:53\", \"[::1]:53\", \"datacenter:53\" or \"agent:7400\"";
+    Kind::parsed(expected, |text| {
+        for (word, host) in [("datacenter:", ListenHost::Datacenter), ("agent:", ListenHost::Agent)] {
+            if let Some(port) = text.strip_prefix(word) {
+                return Some(Listen { host, port: port.parse().ok().filter(|&port| port != 0)? });
+            }
         }
         let socket: SocketAddr = text.parse().ok()?;
-        (socket.port() != 0).then(|| Listen { address: Some(socket.ip()), port: socket.port() })
+        (socket.port() != 0).then(|| Listen { host: ListenHost::Address(socket.ip()), port: socket.port() })
     })
 }
 
@@ -340,7 +347,11 @@ pub(super) fn listens(
     let Some(list) = section.list(key, &listen()) else { return default() };
     let mut seen = HashMap::new();
     for one in &list {
-        let shown = one.value.address.map_or("datacenter".to_owned(), |address| address.to_string());
+        let shown = match one.value.host {
+            ListenHost::Address(address) => address.to_string(),
+            ListenHost::Datacenter => "datacenter".to_owned(),
+            ListenHost::Agent => "agent".to_owned(),
+        };
         let shown = format!("{shown}:{}", one.value.port);
         unique(section.source, "listener", &mut seen, shown.clone(), &one.span, &shown);
     }
@@ -349,7 +360,7 @@ pub(super) fn listens(
 
 /// Everywhere, IPv6 included: Linux's wildcard `[::]` takes both families.
 fn everywhere(port: u16) -> Vec<Listen> {
-    vec![Listen { address: Some(Ipv6Addr::UNSPECIFIED.into()), port }]
+    vec![Listen { host: ListenHost::Address(Ipv6Addr::UNSPECIFIED.into()), port }]
 }
 
 fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
@@ -370,9 +381,11 @@ fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
 }
 
 fn sync(mut section: Section<'_>, datacenters: usize) -> Sync {
-    let listen = listens(&mut section, "listen", || everywhere(defaults::AGENT_PORT));
+    let listen = listens(&mut section, "listen", || {
+        vec![Listen { host: ListenHost::Agent, port: defaults::AGENT_PORT }]
+    });
     let admin = listens(&mut section, "admin", || {
-        vec![Listen { address: Some(Ipv4Addr::LOCALHOST.into()), port: defaults::ADMIN_PORT }]
+        vec![Listen { host: ListenHost::Address(Ipv4Addr::LOCALHOST.into()), port: defaults::ADMIN_PORT }]
     });
     let mut table = section.table("probe");
     let between = |low, high| read::duration(Duration::from_millis(low)..=Duration::from_millis(high));

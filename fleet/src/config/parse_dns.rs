@@ -13,7 +13,9 @@ use crate::location::{Continent, Country};
 
 pub(super) fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns {
     // Not everywhere: over UDP a reply from a wildcard socket may leave from another address than was asked.
-    let listen = listens(&mut section, "listen", || vec![Listen { address: None, port: defaults::DNS_PORT }]);
+    let listen = listens(&mut section, "listen", || {
+        vec![Listen { host: ListenHost::Datacenter, port: defaults::DNS_PORT }]
+    });
     let mut seen = HashMap::new();
     let zones: Vec<ZoneFile> = section
         .tables("zones")

@@ -238,7 +238,7 @@ impl<'a> Section<'a> {
         let value = self.get(key)?;
         match value.get_ref() {
             DeValue::Array(items) if items.is_empty() => {
-                let message = format!("expected at least one, each {}; or leave `{key}` out", kind.expected);
+                let message = format!("expected at least one, each {}", kind.expected);
                 self.wrong(key, &value.span(), message);
                 Some(Vec::new())
             }

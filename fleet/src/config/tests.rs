@@ -137,7 +137,14 @@ fn everything_is_read() {
 fn silence_means_defaults() {
     let text = "version = 1\n[fleet]\nname = \"one\"\n[[datacenters]]\nname = \"here\"\nlatitude = 0\nlongitude = 0\naddresses = \"192.0.2.1\"\nagent = \"http://192.0.2.1:7400\"\n";
     let config = parse(text).unwrap();
-    assert_eq!(config.sync.admin, [Listen { address: Some("127.0.0.1".parse().unwrap()), port: 7480 }]);
+    assert_eq!(
+        config.sync.admin,
+        [Listen { host: ListenHost::Address("127.0.0.1".parse().unwrap()), port: 7480 }]
+    );
+    assert_eq!(
+        config.sync.listen[0].sockets(&config.fleet.datacenters[0]),
+        ["192.0.2.1:7400".parse().unwrap()]
+    );
     assert_eq!(config.sync.probe.fall, 14, "one observer decides alone");
     assert_eq!(config.geo, GeoSource::Builtin);
     assert!(config.dns.names.is_empty() && config.gateway.index.is_none());
