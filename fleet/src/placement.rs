@@ -20,9 +20,6 @@ use crate::rendezvous;
 use crate::steering::{Class, Member, Members, Steering, Target, TargetRanking};
 use crate::view::{FleetView, Health, State};
 
-/// Rank of a datacenter that cannot serve a target: as for one that is down.
-const RANK_DOWN: u8 = 4;
-
 /// What a client gets, in short: for the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -238,11 +235,11 @@ impl Standing {
                     |name: &str| view.servers.get(name).is_some_and(|server| server.health == Health::Down);
                 let unable = servers.peek().is_some() && servers.all(|server| is_down(&server.name));
                 let share = if let State::Ramping(percent) = state { percent.min(100) } else { 100 };
-                (if unable { RANK_DOWN } else { state.rank() }, share)
+                (if unable { State::RANK_DOWN } else { state.rank() }, share)
             })
             .collect();
         let members = || (0..by_member.len()).filter(|member| target.members >> member & 1 == 1);
-        let used_rank = members().map(|member| by_member[member].0).min().unwrap_or(RANK_DOWN);
+        let used_rank = members().map(|member| by_member[member].0).min().unwrap_or(State::RANK_DOWN);
         let used = |member: &usize| by_member[*member].0 == used_rank;
         let whole = members().filter(used).filter(|&member| by_member[member].1 >= 100);
         let ramping = members().filter(used).filter(|&member| by_member[member].1 < 100);
@@ -369,7 +366,7 @@ impl Placer {
             scope,
             scope_block: scope_block(address, scope),
             generation: self.view.generation,
-            fail_open: standing.used_rank == RANK_DOWN,
+            fail_open: standing.used_rank == State::RANK_DOWN,
         }
     }
 
@@ -392,7 +389,7 @@ impl Placer {
             let view = self.view.datacenters.get(&config.fleet.datacenters[member].name);
             let why = view.map(|view| view.why.as_str()).unwrap_or_default();
             let state = view.map_or(State::Serving, |view| view.state);
-            return match (rank == RANK_DOWN, state) {
+            return match (rank == State::RANK_DOWN, state) {
                 (true, state) if state != State::Down => "no server of the role is up".to_owned(),
                 _ if why.is_empty() => state.to_string(),
                 _ => why.to_owned(),
@@ -425,7 +422,7 @@ impl Placer {
                 if takes { "is in" } else { "waits" }
             );
         }
-        if standing.used_rank == RANK_DOWN && chosen {
+        if standing.used_rank == State::RANK_DOWN && chosen {
             reason.push_str("; all look down, so all are used");
         } else if standing.used_rank > 0 && chosen {
             let _ = write!(reason, "; nothing better is left");

@@ -35,6 +35,9 @@ pub enum State {
 }
 
 impl State {
+    /// The last rank: of what is down, or cannot serve for another reason.
+    pub(crate) const RANK_DOWN: u8 = 4;
+
     /// How placement treats the state: lower ranks first; members of the first rank that has any are used.
     ///
     /// Only rank 0 is normal service. What follows is the order in which we would rather send a user somewhere
@@ -45,7 +48,7 @@ impl State {
             State::Draining => 1,
             State::CatchingUp => 2,
             State::Drained => 3,
-            State::Down => 4,
+            State::Down => Self::RANK_DOWN,
         }
     }
 }

@@ -274,11 +274,14 @@ impl Core {
         &self.config
     }
 
-    /// Whether a server is being found out about, and the time from one probe to the next.
-    pub fn pace(&self, server: &str, probe: &Probe) -> (bool, Duration) {
-        self.health
-            .get(server)
-            .map_or((false, probe.interval), |health| (health.is_suspected(), health.gap(probe)))
+    /// Time from the start of one probe of a server to the start of the next.
+    pub fn probe_gap(&self, server: &str, probe: &Probe) -> Duration {
+        self.health.get(server).map_or(probe.interval, |health| health.gap(probe))
+    }
+
+    /// Whether the last outcome makes the next probe of a server due now.
+    pub fn begins_burst(&self, server: &str) -> bool {
+        self.health.get(server).is_some_and(Health::begins_burst)
     }
 
     /// The links to the peers.

@@ -90,6 +90,11 @@ impl Health {
         self.failures_in_a_row > 0 && self.verdict != Some(Verdict::Down)
     }
 
+    /// Whether the outcome just observed begins a burst: then the next probe is due now, whenever it would have been.
+    pub fn begins_burst(&self) -> bool {
+        self.is_suspected() && self.failures_in_a_row == 1
+    }
+
     /// Time from the start of one probe to the start of the next.
     pub fn gap(&self, probe: &Probe) -> Duration {
         // A server that comes back, or is seen for the first time, is not kept waiting either.
@@ -139,6 +144,19 @@ mod tests {
         assert_eq!(health.gap(&PROBE), PROBE.burst_gap);
         assert_eq!(feed(&mut health, "."), []);
         assert_eq!(health.gap(&PROBE), PROBE.interval);
+    }
+
+    #[test]
+    fn the_first_failure_begins_the_burst_and_no_other_does() {
+        let mut health = Health::default();
+        feed(&mut health, "...");
+        assert!(!health.begins_burst());
+        feed(&mut health, "x");
+        assert!(health.begins_burst());
+        feed(&mut health, "x");
+        assert!(!health.begins_burst(), "it goes on");
+        feed(&mut health, "xxxxxx.x");
+        assert!(!health.begins_burst(), "down: there is nothing to find out in haste");
     }
 
     #[test]

@@ -185,16 +185,14 @@ impl Agent {
             tokio::select! {
                 () = &mut due => {
                     under_way.spawn(prober.clone().probe());
-                    let (_, gap) = self.lock().pace(&server, &settings);
+                    let gap = self.lock().probe_gap(&server, &settings);
                     due.set(tokio::time::sleep(gap));
                 }
                 Some(ended) = under_way.join_next() => {
                     let outcome = ended.unwrap_or_else(|error| Err(format!("the probe itself failed: {error}")));
-                    let (was_suspected, _) = self.lock().pace(&server, &settings);
                     self.take(Input::Probed { server: server.clone(), outcome });
-                    let (is_suspected, _) = self.lock().pace(&server, &settings);
-                    if is_suspected && !was_suspected {
-                        due.set(tokio::time::sleep(std::time::Duration::ZERO)); // the burst begins now
+                    if self.lock().begins_burst(&server) {
+                        due.set(tokio::time::sleep(std::time::Duration::ZERO));
                     }
                 }
             }
