@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use daemun_fleet::FleetView;
-use daemun_sync::Agent;
+use daemun_sync::{Agent, latest};
 use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::sync::watch;
 
@@ -30,10 +30,10 @@ pub(crate) struct Admin {
 
 impl Admin {
     fn status(&self) -> Status {
-        let world = Arc::clone(&self.worlds.borrow());
+        let world = latest(&self.worlds);
         let config = world.config();
         let mut complaints = world.complaints.clone();
-        complaints.extend(self.refused_reload.borrow().iter().cloned());
+        complaints.extend(latest(&self.refused_reload));
         let mut zones: Vec<ZoneStatus> = world
             .zones
             .iter()
@@ -53,7 +53,7 @@ impl Admin {
             places: world.steering.places().source().to_owned(),
             zones,
             complaints,
-            view: FleetView::clone(&self.views.borrow()),
+            view: FleetView::clone(&latest::<Arc<_>>(&self.views)),
             links: self.agent.as_ref().map(|agent| agent.links()).unwrap_or_default(),
             unix_ms: clock::unix_ms(),
         }
@@ -64,10 +64,7 @@ impl Admin {
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/status", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.status()) }))
-        .route(
-            "/v1/view",
-            get(|State(admin): State<Arc<Admin>>| async move { Json(Arc::clone(&admin.views.borrow())) }),
-        )
+        .route("/v1/view", get(|State(admin): State<Arc<Admin>>| async move { Json(latest(&admin.views)) }))
         .route("/metrics", get(|State(admin): State<Arc<Admin>>| async move { metrics(&admin.registry) }))
         .with_state(admin)
 }

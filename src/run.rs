@@ -19,7 +19,7 @@ use daemun_dns::Responder;
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, FleetView, Placer};
 use daemun_gateway::Door;
-use daemun_sync::{Agent, disk};
+use daemun_sync::{Agent, disk, last_sent, latest, latest_seen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -183,13 +183,13 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     let view_file = arguments.data.join("view.json");
     let (views, agent) = start_view(&arguments, &configs, bound.agent, &view_file, &mut tasks)?;
 
-    let placer = Placer::new(Arc::clone(&worlds.borrow().steering), Arc::clone(&views.borrow()));
+    let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
     let responder = bound.dns.is_some().then(|| responder(&worlds, &placer, &registry)).transpose()?;
     let door = match bound.gateway.is_empty() {
         true => None,
         false => {
-            let page = worlds.borrow().page.clone();
+            let page = last_sent(&worlds).page.clone();
             let metrics = daemun_gateway::Metrics::new(&registry)?;
             Some(Arc::new(Door::new(me, Arc::clone(&placer), page.as_deref(), metrics, clock::machine())))
         }
@@ -253,7 +253,7 @@ fn responder(
     placer: &Arc<Placer>,
     registry: &Registry,
 ) -> anyhow::Result<Arc<Responder>> {
-    let state = daemun_dns::State { zones: Arc::clone(&worlds.borrow().zones), placer: Arc::clone(placer) };
+    let state = daemun_dns::State { zones: Arc::clone(&last_sent(worlds).zones), placer: Arc::clone(placer) };
     Ok(Arc::new(Responder::new(state, daemun_dns::Metrics::new(registry)?)))
 }
 
@@ -286,7 +286,7 @@ fn start_view(
         tracing::warn!(%error, "starting without the last view");
         None
     });
-    let view = view.unwrap_or_else(|| FleetView::unobserved(&configs.borrow()));
+    let view = view.unwrap_or_else(|| FleetView::unobserved(&last_sent::<Arc<_>>(configs)));
     let views = watch::Sender::new(Arc::new(view));
     let receiver = views.subscribe();
     let (me, configs) = (arguments.datacenter.clone(), configs.subscribe());
@@ -302,7 +302,7 @@ async fn keep_view(
     file: PathBuf,
 ) -> anyhow::Result<&'static str> {
     loop {
-        let view = Arc::clone(&views.borrow_and_update());
+        let view = latest_seen(&mut views);
         let to = file.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || disk::write(&to, &*view)).await? {
             tracing::error!(%error, "keeping the last view");
@@ -324,9 +324,9 @@ struct Follower {
 impl Follower {
     async fn run(mut self) -> anyhow::Result<&'static str> {
         loop {
-            let world = Arc::clone(&self.worlds.borrow_and_update());
-            let view = Arc::clone(&self.views.borrow_and_update());
-            let complaints = world.complaints.len() + self.refused.borrow_and_update().len();
+            let world = latest_seen(&mut self.worlds);
+            let view = latest_seen(&mut self.views);
+            let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
             let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
             if let Some(responder) = &self.responder {
                 let zones = Arc::clone(&world.zones);
@@ -354,8 +354,8 @@ async fn reload(
     refused: watch::Sender<Vec<String>>,
 ) -> anyhow::Result<&'static str> {
     let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
-    let at_start = Arc::clone(worlds.borrow().config());
-    let mut read = worlds.borrow().as_read();
+    let at_start = Arc::clone(last_sent(&worlds).config());
+    let mut read = last_sent(&worlds).as_read();
     let mut seen = read.clone();
     loop {
         let asked = tokio::select! {
@@ -369,7 +369,7 @@ async fn reload(
             continue;
         }
         let (from, me) = (path.clone(), me.clone());
-        let (last, first) = (Arc::clone(&worlds.borrow()), Arc::clone(&at_start));
+        let (last, first) = (last_sent(&worlds), Arc::clone(&at_start));
         // Reading and compiling a world takes up to a second of one core.
         let loaded = tokio::task::spawn_blocking(move || {
             World::load(&from, Some(&last)).and_then(|world| stays_the_same_process(world, &first, &me))
@@ -400,7 +400,7 @@ async fn reload(
                     tracing::error!("refused, the last good stays: {problem}");
                 }
                 // The files of what was refused are watched too: the one that is missing may come.
-                read = worlds.borrow().as_read();
+                read = last_sent(&worlds).as_read();
                 read.extend(refusal.stamps);
                 refused.send_replace(refusal.problems);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use daemun_fleet::{Config, FleetView};
 use tokio::sync::watch;
 
+use crate::latest::{last_sent, latest_seen};
 use crate::link;
 use crate::serve::{Asked, write_frontier};
 
@@ -30,7 +31,7 @@ pub async fn follow(
 ) -> Result<(), reqwest::Error> {
     let client = link::client()?;
     loop {
-        let config = Arc::clone(&configs.borrow_and_update());
+        let config = latest_seen(&mut configs);
         let mut agents: Vec<_> = config.fleet.datacenters.iter().collect();
         agents.sort_by_key(|datacenter| datacenter.name != me);
         let mut answered = false;
@@ -38,7 +39,7 @@ pub async fn follow(
             let Ok(url) = datacenter.agent.join("/v1/view") else { continue };
             let asked = Asked {
                 fleet: config.fleet.name.clone(),
-                after: write_frontier(&views.borrow().frontier),
+                after: write_frontier(&last_sent(&views).frontier),
                 wait_ms: u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX),
             };
             match link::fetch::<FleetView>(&client, url, &asked, POLL + GRACE).await {

@@ -9,6 +9,7 @@ pub mod facts;
 mod follow;
 pub mod health;
 pub mod judge;
+mod latest;
 mod link;
 pub mod listen;
 mod probe;
@@ -28,6 +29,7 @@ use crate::core::{Core, Input, LinkStatus};
 use crate::facts::{Batch, Facts};
 
 pub use follow::follow;
+pub use latest::{last_sent, latest, latest_seen};
 
 /// What an agent starts from.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Agent {
     /// # Errors
     /// When the data directory cannot be used.
     pub fn start(settings: &Settings) -> Result<Arc<Self>, StartError> {
-        let config = Arc::clone(&settings.configs.borrow());
+        let config = latest(&settings.configs);
         let facts_file = settings.data_directory.join("facts.json");
         let facts = match disk::read::<Batch>(&facts_file) {
             Ok(batch) => {
@@ -141,14 +143,14 @@ impl Agent {
             servers.spawn(listen::serve(listener, serve::router(Arc::clone(&self))));
         }
         loop {
-            let config = Arc::clone(&configs.borrow_and_update());
+            let config = latest_seen(&mut configs);
             let work = self.work(&config)?;
             if configs.changed().await.is_err() {
                 work.join_all().await;
                 return Ok(());
             }
             drop(work); // ends all probes and pulls of the old config
-            let config = Arc::clone(&configs.borrow());
+            let config = latest(&configs);
             let mut core = self.lock();
             if core.set_config(config, (self.clock.monotonic)()) {
                 self.publish(&core);

@@ -98,7 +98,7 @@ async fn when_new<T>(agent: &Agent, asked: &Asked, ready: impl Fn() -> (bool, T)
     let patience = Duration::from_millis(asked.wait_ms).min(WAIT_MAX);
     let news = async {
         loop {
-            changes.borrow_and_update();
+            changes.mark_unchanged();
             if let (true, found) = ready() {
                 return found;
             }

@@ -1,7 +1,10 @@
-//! A datacenter dies, by SIGKILL and by SIGSTOP, and comes back. Networks 127.23, 127.24 and 127.31.
+//! A datacenter dies, by SIGKILL and by SIGSTOP, and comes back. Networks 127.23, 127.24, 127.31 and 127.32.
 
 use std::fs;
-use std::time::Instant;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -87,4 +90,47 @@ fn a_lost_disk_in_the_worst_moment_splits_nothing() {
         let (seoul, frankfurt) = (view("seoul")?, view("frankfurt")?);
         (seoul == frankfurt && seoul["datacenters"]["frankfurt"]["state"] == "serving").then_some(())
     });
+}
+
+#[test]
+fn an_agent_that_is_asked_for_its_status_without_end_keeps_judging() {
+    let mut fleet = Fleet::new(32, "");
+    let over = &AtomicBool::new(false);
+    let addresses = NAMES.map(|name| SocketAddr::from((fleet.address(name), 7480)));
+    std::thread::scope(|scope| {
+        for address in addresses.repeat(3) {
+            scope.spawn(move || ask_for_status_until(address, over));
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for name in NAMES {
+                fleet.start(name, ALL);
+            }
+            fleet.wait_until_all_see_all();
+            for _ in 0..5 {
+                fleet.kill("frankfurt", ALL);
+                all_without_frankfurt(&fleet, &["seoul", "virginia"], "SIGKILL");
+                fleet.start("frankfurt", ALL);
+                all_with_frankfurt(&fleet);
+            }
+        }));
+        over.store(true, Relaxed);
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// One kept connection, a request as soon as the last is answered; again from the start when the process is gone.
+fn ask_for_status_until(address: SocketAddr, over: &AtomicBool) {
+    let mut body = [0; 16 << 10];
+    while !over.load(Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let request = format!("GET /v1/status HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        while !over.load(Relaxed)
+            && stream.write_all(request.as_bytes()).is_ok()
+            && stream.read(&mut body).is_ok_and(|read| read > 0)
+        {}
+    }
 }
