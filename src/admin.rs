@@ -34,6 +34,9 @@ impl Admin {
         let config = world.config();
         let mut complaints = world.complaints.clone();
         complaints.extend(latest(&self.refused_reload));
+        let zone_file = |origin: &hickory_proto::rr::LowerName| {
+            world.zone_files.get(origin.to_string().trim_end_matches('.'))
+        };
         let mut zones: Vec<ZoneStatus> = world
             .zones
             .iter()
@@ -41,6 +44,8 @@ impl Admin {
                 name: zone.origin().to_string(),
                 serial: zone.serial(),
                 names: zone.names(),
+                loaded_unix_ms: zone_file(zone.origin()).map_or(0, |file| file.loaded_unix_ms),
+                is_refused: zone_file(zone.origin()).is_some_and(|file| file.is_refused),
             })
             .collect();
         zones.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,16 +1,21 @@
 //! `daemun explain`: the placement that the server would take, by the function that takes it, with every reason.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, ValueEnum};
-use daemun_fleet::config::AddressType;
+use clap::Args;
+use daemun_dns::cookie::Secrets;
+use daemun_dns::{Identity, Peer, Responder, Transport};
 use daemun_fleet::{Client, FleetView, Placer};
+use hickory_proto::op::{Edns, Message, Query};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::rr::{Name, RecordType};
 
-use crate::Failure;
 use crate::client::{self, AdminArguments};
 use crate::world::World;
+use crate::{Failure, clock};
 
 /// Show where a client is sent, and why.
 #[derive(Args)]
@@ -22,8 +27,14 @@ pub(crate) struct ExplainArguments {
     #[arg(long, value_name = "ADDRESS[/LENGTH]")]
     client: Client,
     /// The record type
-    #[arg(long = "type", value_name = "TYPE", default_value = "A", ignore_case = true)]
+    #[arg(long = "type", value_name = "TYPE", default_value = "A", value_parser = daemun_dns::record_type)]
     record_type: RecordType,
+    /// Show the whole answer that a query for any name would get over the wire, then the placements in it
+    #[arg(long, requires = "name", conflicts_with = "json")]
+    wire: bool,
+    /// With --wire: the resolver that asks, if it is not the client itself
+    #[arg(long, value_name = "ADDRESS", requires = "wire")]
+    resolver: Option<IpAddr>,
     /// The config file [default: daemun.toml here, else the lab's]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -37,19 +48,18 @@ pub(crate) struct ExplainArguments {
     json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum RecordType {
-    #[value(name = "A")]
-    A,
-    #[value(name = "AAAA")]
-    Aaaa,
-}
-
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     let path = arguments.config.clone().unwrap_or_else(default_config);
     let world = World::load(&path, None).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     for complaint in &world.complaints {
         eprintln!("daemun: {complaint}");
+    }
+    let (view, origin) = view(arguments, &world)?;
+    let placer = Placer::new(Arc::clone(&world.steering), Arc::new(view));
+    if arguments.wire {
+        print!("{}", wire(arguments, &world, placer)?);
+        println!("  view    {origin}\n  config  {}", path.display());
+        return Ok(());
     }
     let config = world.config();
     let target = match &arguments.name {
@@ -66,19 +76,50 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
             })?
         }
     };
-    let (view, origin) = view(arguments, &world)?;
-    let placer = Placer::new(Arc::clone(&world.steering), Arc::new(view));
-    let family = match arguments.record_type {
-        RecordType::A => AddressType::A,
-        RecordType::Aaaa => AddressType::Aaaa,
-    };
-    let placement = placer.explain(target, &arguments.client, family);
+    let placement = placer.explain(target, &arguments.client, &arguments.record_type.to_string());
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&placement).context("writing JSON")?);
     } else {
         println!("{placement} ({origin})\n  config  {}", path.display());
     }
     Ok(())
+}
+
+/// The answer to a query as a name server would give it, and why.
+fn wire(arguments: &ExplainArguments, world: &World, placer: Placer) -> anyhow::Result<String> {
+    let name = arguments.name.as_deref().unwrap_or_default();
+    let mut asked = Name::from_ascii(name).with_context(|| format!("`{name}` is not a domain name"))?;
+    asked.set_fqdn(true);
+    let client = arguments.client.first_address();
+    let mut query = Message::query();
+    query.add_query(Query::query(asked, arguments.record_type));
+    let mut edns = Edns::new();
+    let is_address = arguments.client == Client::address(client);
+    if !is_address || arguments.resolver.is_some() {
+        let subnet = ClientSubnet::new(client, arguments.client.prefix_len(), 0);
+        edns.options_mut().insert(EdnsOption::Subnet(subnet));
+    }
+    query.edns = Some(edns);
+    let placer = Arc::new(placer);
+    let state = daemun_dns::State {
+        zones: Arc::clone(&world.zones),
+        placer: Arc::clone(&placer),
+        identity: Identity { name: "explain".to_owned(), version: "daemun".to_owned() },
+        secrets: Secrets::one([0; 16]),
+    };
+    let metrics = daemun_dns::Metrics::new(&prometheus::Registry::new())?;
+    let responder = Responder::new(state, metrics, clock::machine());
+    let peer = Peer::new(arguments.resolver.unwrap_or(client), Transport::Udp);
+    let explained = responder.explain(&query.to_vec()?, peer).context("the query cannot be asked")?;
+    let mut text = daemun_dns::show::show(&explained.packet);
+    if explained.placed.is_empty() {
+        text += "  the same for every client\n";
+    }
+    for target in explained.placed {
+        let placement = placer.explain(target, &explained.client, &arguments.record_type.to_string());
+        text += &format!("\n{placement}\n");
+    }
+    Ok(text)
 }
 
 fn default_config() -> PathBuf {

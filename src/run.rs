@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use daemun_dns::Responder;
+use daemun_dns::cookie::Secrets;
+use daemun_dns::listen::{Addresses, Listeners, TlsIdentity};
+use daemun_dns::{Identity, Responder, ZoneMetrics};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, FleetView, Placer};
 use daemun_gateway::Door;
@@ -53,12 +55,20 @@ pub(crate) struct RunArguments {
     /// Where the last good facts and view are kept
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/daemun")]
     data: PathBuf,
+    /// What this name server calls itself to those who ask it (NSID, id.server) [default: the datacenter's name]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    id: Option<String>,
     /// Listen here for operators instead of at `sync.admin` of the config: for several processes on one machine
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
     /// End when standard input does: for a parent that must not leave us behind
     #[arg(long, hide = true)]
     end_with_stdin: bool,
+}
+
+fn server_name(text: &str) -> Result<String, String> {
+    let is_fit = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_fit.then(|| text.to_owned()).ok_or_else(|| "expected 1 to 64 letters, digits and signs".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,7 +144,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
 
 /// Everything that listens, bound before anything is served: a port in use must not leave half a process behind.
 struct Bound {
-    dns: Option<daemun_dns::listen::Listeners>,
+    dns: Option<Listeners>,
     gateway: Vec<TcpListener>,
     agent: Vec<TcpListener>,
     admin: Vec<TcpListener>,
@@ -150,7 +160,12 @@ impl Bound {
             arguments.admin_listen.map_or_else(|| sockets(&config.sync.admin), |address| vec![address]);
         Ok(Self {
             dns: match has(Role::Dns) {
-                true => Some(daemun_dns::listen::Listeners::bind(&sockets(&config.dns.listen)).await?),
+                true => Some(Listeners::bind(&Addresses {
+                    plain: sockets(&config.dns.listen),
+                    tls: sockets(&config.dns.tls_listen),
+                    https: sockets(&config.dns.https_listen),
+                    quic: sockets(&config.dns.quic_listen),
+                })?),
                 false => None,
             },
             gateway: match has(Role::Gateway) {
@@ -185,7 +200,17 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
-    let responder = bound.dns.is_some().then(|| responder(&worlds, &placer, &registry)).transpose()?;
+    let name_server = match bound.dns {
+        Some(listeners) => {
+            let server = NameServer::new(&arguments, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?;
+            let (responder, identity) = (Arc::clone(&server.responder), server.identity.clone());
+            tasks.spawn(
+                async move { listeners.serve(responder, identity).await.context("dns").map(|()| "dns") },
+            );
+            Some(server)
+        }
+        None => None,
+    };
     let door = match bound.gateway.is_empty() {
         true => None,
         false => {
@@ -194,13 +219,6 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
             Some(Arc::new(Door::new(me, Arc::clone(&placer), page.as_deref(), metrics, clock::machine())))
         }
     };
-    if let (Some(listeners), Some(responder)) = (bound.dns, &responder) {
-        let responder = Arc::clone(responder);
-        tasks.spawn(async move {
-            listeners.serve(responder).await;
-            Ok("dns")
-        });
-    }
     // Apart from the others: at the end it is waited for.
     let mut doors: JoinSet<()> = JoinSet::new();
     if let Some(door) = &door {
@@ -226,7 +244,7 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
         worlds: worlds.subscribe(),
         refused: refused.subscribe(),
         views,
-        responder,
+        name_server,
         door,
         metrics: ViewMetrics::new(&registry)?,
     };
@@ -248,13 +266,64 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     }
 }
 
-fn responder(
-    worlds: &watch::Sender<Arc<World>>,
+/// The name server of this process, but for its sockets.
+struct NameServer {
+    responder: Arc<Responder>,
+    identity: Option<Arc<TlsIdentity>>,
+    name: Identity,
+    /// Of this process, for when the fleet has none.
+    own_secret: Secrets,
+}
+
+impl NameServer {
+    fn new(
+        arguments: &RunArguments,
+        world: &World,
+        placer: &Arc<Placer>,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let mut secret = [0; 16];
+        let random = rustls::crypto::ring::default_provider().secure_random;
+        random.fill(&mut secret).map_err(|_| anyhow!("the system gives no random numbers"))?;
+        let own_secret = Secrets::one(secret);
+        let name = Identity {
+            name: arguments.id.clone().unwrap_or_else(|| arguments.datacenter.clone()),
+            version: format!("daemun {}", env!("CARGO_PKG_VERSION")),
+        };
+        let state = dns_state(world, placer, &name, &own_secret);
+        let responder = Responder::new(state, daemun_dns::Metrics::new(registry)?, clock::machine());
+        let identity = world.certificate.clone().map(TlsIdentity::new);
+        Ok(Self { responder: Arc::new(responder), identity, name, own_secret })
+    }
+
+    /// From now on answers from these.
+    fn set(&self, world: &World, placer: &Arc<Placer>) {
+        self.responder.set_state(dns_state(world, placer, &self.name, &self.own_secret));
+        if let (Some(identity), Some(certificate)) = (&self.identity, &world.certificate) {
+            identity.set(certificate.clone());
+        }
+        let zones = world.zone_files.iter().map(|(name, file)| ZoneMetrics {
+            name,
+            serial: world.zones.get(name).map_or(0, |zone| zone.serial()),
+            loaded_unix_ms: file.loaded_unix_ms,
+            is_refused: file.is_refused,
+        });
+        self.responder.metrics().set_zones(zones);
+    }
+}
+
+fn dns_state(
+    world: &World,
     placer: &Arc<Placer>,
-    registry: &Registry,
-) -> anyhow::Result<Arc<Responder>> {
-    let state = daemun_dns::State { zones: Arc::clone(&last_sent(worlds).zones), placer: Arc::clone(placer) };
-    Ok(Arc::new(Responder::new(state, daemun_dns::Metrics::new(registry)?)))
+    name: &Identity,
+    own_secret: &Secrets,
+) -> daemun_dns::State {
+    daemun_dns::State {
+        zones: Arc::clone(&world.zones),
+        placer: Arc::clone(placer),
+        identity: name.clone(),
+        secrets: world.secrets.clone().unwrap_or_else(|| own_secret.clone()),
+    }
 }
 
 /// Where views come from: later views, and the agent if it is in this process.
@@ -316,7 +385,7 @@ struct Follower {
     worlds: watch::Receiver<Arc<World>>,
     refused: watch::Receiver<Vec<String>>,
     views: watch::Receiver<Arc<FleetView>>,
-    responder: Option<Arc<Responder>>,
+    name_server: Option<NameServer>,
     door: Option<Arc<Door>>,
     metrics: ViewMetrics,
 }
@@ -328,9 +397,8 @@ impl Follower {
             let view = latest_seen(&mut self.views);
             let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
             let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
-            if let Some(responder) = &self.responder {
-                let zones = Arc::clone(&world.zones);
-                responder.set_state(daemun_dns::State { zones, placer: Arc::clone(&placer) });
+            if let Some(server) = &self.name_server {
+                server.set(&world, &placer);
             }
             if let Some(door) = &self.door {
                 door.set_state(placer, world.page.as_deref());
@@ -429,6 +497,10 @@ fn stays_the_same_process(world: World, at_start: &Config, me: &str) -> Result<W
 
 fn needs_restart(old: &Config, new: &Config) -> bool {
     old.dns.listen != new.dns.listen
+        || old.dns.tls_listen != new.dns.tls_listen
+        || old.dns.https_listen != new.dns.https_listen
+        || old.dns.quic_listen != new.dns.quic_listen
+        || old.dns.certificate.is_some() != new.dns.certificate.is_some()
         || old.gateway.listen != new.gateway.listen
         || old.sync.listen != new.sync.listen
         || old.sync.admin != new.sync.admin

@@ -65,6 +65,12 @@ pub(crate) struct ZoneStatus {
     pub(crate) serial: u32,
     /// Number of names.
     pub(crate) names: usize,
+    /// When its file was read, milliseconds of Unix time.
+    #[serde(default)]
+    pub(crate) loaded_unix_ms: u64,
+    /// A newer file is refused.
+    #[serde(default)]
+    pub(crate) is_refused: bool,
 }
 
 pub(crate) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
@@ -137,7 +143,9 @@ fn describe(url: &str, status: &Status) -> String {
     }
     for zone in &status.zones {
         let (name, serial, names) = (zone.name.trim_end_matches('.'), zone.serial, zone.names);
-        let _ = writeln!(text, "zone {name}: serial {serial}, {names} names");
+        let age = age(status.unix_ms, zone.loaded_unix_ms);
+        let refused = if zone.is_refused { "; A NEWER FILE IS REFUSED" } else { "" };
+        let _ = writeln!(text, "zone {name}: serial {serial}, {names} names, read {age} ago{refused}");
     }
     let _ = writeln!(text, "places: {}", status.places);
     for complaint in &status.complaints {

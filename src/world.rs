@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use daemun_dns::cookie::Secrets;
+use daemun_dns::listen::Certificate;
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
 use daemun_fleet::config::{DOOR_ROLE, GeoSource, Problems};
@@ -22,6 +24,12 @@ pub(crate) struct World {
     pub(crate) steering: Arc<Steering>,
     /// The zones.
     pub(crate) zones: Arc<Zones>,
+    /// What is known of each zone's file, by apex without its dot.
+    pub(crate) zone_files: BTreeMap<String, ZoneFileState>,
+    /// The certificate of the encrypted DNS listeners, if the config names one.
+    pub(crate) certificate: Option<Certificate>,
+    /// The fleet's cookie secrets, if the config names their file.
+    pub(crate) secrets: Option<Secrets>,
     /// The index page, if the config names one.
     pub(crate) page: Option<Arc<PageFile>>,
     /// What was wrong, but not wrong enough to refuse the rest: the last good is used in its place.
@@ -33,6 +41,15 @@ pub(crate) struct World {
 
 /// Size and time of change of files; `None`: not there.
 pub(crate) type Stamps = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
+
+/// A zone's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ZoneFileState {
+    /// When what is served was read, milliseconds of Unix time.
+    pub(crate) loaded_unix_ms: u64,
+    /// A newer file was refused.
+    pub(crate) is_refused: bool,
+}
 
 impl World {
     /// The config.
@@ -46,10 +63,12 @@ impl World {
     /// Everything that is wrong, if the config is, or a zone that has no last good.
     pub(crate) fn load(path: &Path, last: Option<&World>) -> Result<World, Refusal> {
         let mut loader = Loader {
+            config_file: path.display().to_string(),
             directory: path.parent().map(Path::to_owned).unwrap_or_default(),
             stamps: Stamps::new(),
             complaints: Vec::new(),
             errors: Vec::new(),
+            zone_files: BTreeMap::new(),
         };
         loader.stamps.insert(path.to_owned(), stamp(path));
         let name = path.display().to_string();
@@ -81,11 +100,30 @@ impl World {
             None => Arc::new(Steering::compile(Arc::clone(&config), places)),
         };
         let zones = loader.zones(&config, &steering, last);
+        let certificate = config.dns.certificate.as_ref().and_then(|files| {
+            let read = loader.certificate(&files.chain, &files.key);
+            loader.or_last("certificate", read, last.and_then(|last| last.certificate.clone()))
+        });
+        let secrets = config.dns.cookie_secrets.as_ref().and_then(|file| {
+            let read = loader.secrets(file);
+            loader.or_last("cookie secrets", read, last.and_then(|last| last.secrets.clone()))
+        });
         let page = config.gateway.index.as_ref().map(|file| Arc::new(loader.page(file)));
-        let Loader { stamps, complaints, errors, .. } = loader;
+        let Loader { stamps, complaints, errors, zone_files, .. } = loader;
         match zones {
             Some(zones) if errors.is_empty() => {
-                Ok(World { steering, zones: Arc::new(zones), page, complaints, stamps, geo_stamps })
+                let zones = Arc::new(zones);
+                Ok(World {
+                    steering,
+                    zones,
+                    zone_files,
+                    certificate,
+                    secrets,
+                    page,
+                    complaints,
+                    stamps,
+                    geo_stamps,
+                })
             }
             _ => {
                 let problems = errors.into_iter().chain(complaints).collect();
@@ -154,10 +192,12 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
 }
 
 struct Loader {
+    config_file: String,
     directory: PathBuf,
     stamps: Stamps,
     complaints: Vec<String>,
     errors: Vec<String>,
+    zone_files: BTreeMap<String, ZoneFileState>,
 }
 
 impl Loader {
@@ -196,10 +236,19 @@ impl Loader {
         let mut zones = Vec::new();
         for zone in &config.dns.zones {
             match self.zone(&zone.name, &zone.file) {
-                Ok(parsed) => zones.push(parsed),
+                Ok(parsed) => {
+                    let loaded_unix_ms = crate::clock::unix_ms();
+                    let state = ZoneFileState { loaded_unix_ms, is_refused: false };
+                    self.zone_files.insert(zone.name.clone(), state);
+                    zones.push(parsed);
+                }
                 Err(errors) => match last.and_then(|last| last.zones.get(&zone.name)) {
                     Some(last_good) => {
                         zones.push(last_good.clone());
+                        let before = last.and_then(|last| last.zone_files.get(&zone.name));
+                        let loaded_unix_ms = before.map_or(0, |before| before.loaded_unix_ms);
+                        let state = ZoneFileState { loaded_unix_ms, is_refused: true };
+                        self.zone_files.insert(zone.name.clone(), state);
                         self.complaints.extend(errors.into_iter().map(|error| {
                             format!("zone {} refused, the last good is served: {error}", zone.name)
                         }));
@@ -208,7 +257,7 @@ impl Loader {
                 },
             }
         }
-        match Zones::new(zones, steering) {
+        match Zones::new(zones, steering, &self.config_file) {
             Ok(zones) => Some(zones),
             Err(errors) => {
                 self.errors.extend(errors.iter().map(ToString::to_string));
@@ -234,6 +283,38 @@ impl Loader {
             self.stamps.insert(path, stamp);
         }
         zone.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    /// What was read, or the last good in its place, with a complaint; without either the whole is refused.
+    fn or_last<T>(&mut self, what: &str, read: Result<T, String>, last: Option<T>) -> Option<T> {
+        match (read, last) {
+            (Ok(read), _) => Some(read),
+            (Err(error), Some(last)) => {
+                self.complaints.push(format!("{what} refused, the last good is used: {error}"));
+                Some(last)
+            }
+            (Err(error), None) => {
+                self.errors.push(error);
+                None
+            }
+        }
+    }
+
+    fn certificate(&mut self, chain: &str, key: &str) -> Result<Certificate, String> {
+        let (chain, key) = (self.path(chain), self.path(key));
+        for path in [&chain, &key] {
+            self.stamps.insert(path.clone(), stamp(path));
+        }
+        let (chain_pem, key_pem) = (read_file(&chain, TEXT_BYTES_MAX)?, read_file(&key, TEXT_BYTES_MAX)?);
+        let refused = |error| format!("{} and {}: {error}", chain.display(), key.display());
+        Certificate::parse(&chain_pem, &key_pem).map_err(refused)
+    }
+
+    fn secrets(&mut self, file: &str) -> Result<Secrets, String> {
+        let path = self.path(file);
+        self.stamps.insert(path.clone(), stamp(&path));
+        let text = read_text(&path, TEXT_BYTES_MAX)?;
+        Secrets::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     fn page(&mut self, file: &str) -> PageFile {

@@ -1,6 +1,5 @@
-//! Our answers inside somebody else's `hickory-server`: its [`RequestHandler`] around the same `answer()`. It is how
-//! transports that the library serves well (DNS over QUIC) will reach it, and how others embed us. Its catalog is not
-//! involved: that would write its own OPT.
+//! Our answers inside somebody else's `hickory-server`: its [`RequestHandler`] around the same
+//! [`respond`](Responder::respond). It is how others embed us. Its catalog is not involved: that would write its own OPT.
 
 use std::sync::Arc;
 
@@ -10,8 +9,7 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 
-use crate::metrics::Transport;
-use crate::{Responder, wire};
+use crate::{Peer, Responder, Transport};
 
 /// A [`Responder`] as a handler of `hickory-server`.
 #[derive(Clone, Debug)]
@@ -24,35 +22,30 @@ impl RequestHandler for Handler {
         request: &Request,
         mut handle: R,
     ) -> ResponseInfo {
-        let source = wire::source(request.src().ip());
         let transport = if request.protocol() == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
-        let sent = match wire::read_query(request.as_slice()) {
-            wire::Read::Query(query) => {
-                let answer = self.0.answer(&query, source, transport);
-                let edns = wire::answer_edns(&query, &answer);
-                let mut metadata = Metadata::response_from_request(&request.metadata);
-                metadata.response_code = answer.code;
-                metadata.authoritative = answer.authoritative;
-                let mut builder = MessageResponseBuilder::from_message_request(request);
-                if let Some(edns) = &edns {
-                    builder.edns(edns);
-                }
-                let (answers, authority) = (&answer.answers, &answer.authority);
-                handle
-                    .send_response(builder.build(metadata, answers, authority, [], &answer.additional))
-                    .await
-            }
-            wire::Read::Refuse(reply) => {
-                let reply = Message::from_vec(&reply).unwrap_or_else(|_| Message::query());
+        let peer = Peer::new(request.src().ip(), transport);
+        let reply = self.0.respond(request.as_slice(), peer);
+        let sent = match reply.and_then(|reply| Message::from_vec(&reply).ok()) {
+            Some(reply) => {
                 let mut builder = MessageResponseBuilder::from_message_request(request);
                 if let Some(edns) = &reply.edns {
                     builder.edns(edns);
                 }
-                handle.send_response(builder.error_msg(&request.metadata, reply.metadata.response_code)).await
+                let (answers, authorities) = (&reply.answers, &reply.authorities);
+                handle
+                    .send_response(builder.build(
+                        reply.metadata,
+                        answers,
+                        authorities,
+                        [],
+                        &reply.additionals,
+                    ))
+                    .await
             }
-            wire::Read::Ignore => {
+            // There is no way to say nothing through this interface.
+            None => {
                 let builder = MessageResponseBuilder::from_message_request(request);
-                handle.send_response(builder.error_msg(&request.metadata, ResponseCode::FormErr)).await
+                handle.send_response(builder.error_msg(&request.metadata, ResponseCode::Refused)).await
             }
         };
         sent.unwrap_or_else(|error| {

@@ -8,6 +8,11 @@ use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemun_fleet::{Clock, Placer};
+
 use super::*;
 
 const CONFIG: &str = r#"
@@ -75,15 +80,23 @@ pub(crate) fn responder(states: &[(&str, DatacenterState)]) -> Responder {
     }
     let zone = zone_file::parse("shop.zone", &text, "shop.test", &|_| Err("none".into()))
         .expect("the zone is right");
-    let zones = Zones::new(vec![zone], &steering).expect("zone and config fit");
+    let zones = Zones::new(vec![zone], &steering, "daemun.toml").expect("zone and config fit");
     let mut view = FleetView::unobserved(&config);
     for &(name, state) in states {
         let why = "for the test".to_owned();
-        view.datacenters.insert(name.to_owned(), DatacenterView { state, why, since_unix_ms: 0 });
+        view.datacenters
+            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
     }
     let placer = Placer::new(steering, Arc::new(view));
+    of(Arc::new(zones), Arc::new(placer))
+}
+
+fn of(zones: Arc<Zones>, placer: Arc<Placer>) -> Responder {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
-    Responder::new(State { zones: Arc::new(zones), placer: Arc::new(placer) }, metrics)
+    let identity = Identity { name: "seoul".to_owned(), version: "daemun".to_owned() };
+    let secrets = cookie::Secrets::one([7; 16]);
+    let clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_000_000_000 };
+    Responder::new(State { zones, placer, identity, secrets }, metrics, clock)
 }
 
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(91, 0, 0, 1)); // RIPE NCC
@@ -106,7 +119,8 @@ fn with_subnet(mut message: Message, subnet: &str) -> Message {
 }
 
 fn ask_over(responder: &Responder, message: &Message, transport: Transport) -> Message {
-    let packet = responder.respond(&message.to_vec().unwrap(), SOURCE, transport).expect("an answer");
+    let packet =
+        responder.respond(&message.to_vec().unwrap(), Peer::new(SOURCE, transport)).expect("an answer");
     if transport == Transport::Udp {
         assert!(packet.len() <= usize::from(wire::UDP_MAX));
     }
@@ -154,7 +168,7 @@ fn a_failure_changes_the_answer_not_the_scope() {
     assert_eq!(answers(&ill), ["www.shop.test. 30 A 192.0.2.2"]);
     assert_eq!(scope(&well), scope(&ill));
     let all = responder(&[("seoul", DatacenterState::Down), ("frankfurt", DatacenterState::Down)]);
-    assert_eq!(answers(&ask(&all, &question)), ["www.shop.test. 30 A 192.0.2.1"], "never empty");
+    assert_eq!(answers(&ask(&all, &question)), ["www.shop.test. 5 A 192.0.2.1"], "never empty, not for long");
 }
 
 #[test]
@@ -265,8 +279,8 @@ fn what_does_not_fit_tcp_either_is_cut_cleanly() {
     }
     let zone = zone_file::parse("shop.zone", &text, "shop.test", &|_| Err("none".into())).unwrap();
     let placer = Arc::clone(&responder.state().placer);
-    let zones = Arc::new(Zones::new(vec![zone], placer.steering()).unwrap());
-    responder = Responder::new(State { zones, placer }, Metrics::new(&prometheus::Registry::new()).unwrap());
+    let zones = Arc::new(Zones::new(vec![zone], placer.steering(), "daemun.toml").unwrap());
+    responder = of(zones, placer);
     let answer = ask_over(&responder, &query("huge.shop.test.", RecordType::TXT), Transport::Tcp);
     assert!(answer.metadata.truncation && answer.answers.is_empty());
 }
@@ -277,11 +291,11 @@ fn steered_names_must_not_hide_records() {
     let steering = Steering::compile(config, Arc::new(Places::builtin()));
     let text = format!("{ZONE}www A 192.0.2.200\n");
     let zone = zone_file::parse("shop.zone", &text, "shop.test", &|_| Err("none".into())).unwrap();
-    let errors = Zones::new(vec![zone], &steering).unwrap_err();
+    let errors = Zones::new(vec![zone], &steering, "daemun.toml").unwrap_err();
     let said = errors[0].to_string();
     assert_eq!(
         said,
-        "shop.zone: www.shop.test. is steered and also has A records; remove them, or the name from [[dns.names]]"
+        "daemun.toml:29: www.shop.test. is steered and also has A records in its zone; remove them there, or the name here"
     );
 }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use daemun_fleet::Steering;
-use daemun_fleet::steering::Target;
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 
 use crate::zone_file::ZoneFileError;
+
+pub(crate) use crate::steered::Steered;
 
 /// The records of one name, by type; none for an empty non-terminal.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ impl Node {
 pub struct Zone {
     origin: LowerName,
     nodes: HashMap<LowerName, Node>,
-    steered: HashMap<LowerName, Target>,
+    steered: HashMap<LowerName, Steered>,
     negative_soa: Record,
     serial: u32,
 }
@@ -109,12 +110,44 @@ impl Zone {
         self.nodes.get(name)
     }
 
-    pub(crate) fn steered(&self, name: &LowerName) -> Option<Target> {
-        self.steered.get(name).copied()
+    /// Where the records of a name are: at the name itself, or at the wildcard that covers it, the one below its closest
+    /// encloser (RFC 4592).
+    pub(crate) fn owner(&self, name: &LowerName) -> Option<Owner<'_>> {
+        if let Some(node) = self.nodes.get(name) {
+            return Some(Owner { node, steered: self.steered.get(name), is_wildcard: false });
+        }
+        let star = self.wildcard(name)?;
+        let node = self.nodes.get(&star)?;
+        Some(Owner { node, steered: self.steered.get(&star), is_wildcard: true })
     }
 
     pub(crate) fn negative_soa(&self) -> Record {
         self.negative_soa.clone()
+    }
+
+    /// Sets a steered name in, unless it would hide something of the master file.
+    fn steer(&mut self, name: LowerName, steered: Steered) -> Result<(), String> {
+        if let Some(cut) = self.cut_above(&name) {
+            return Err(format!("{name} is steered, but {cut} is delegated to other servers"));
+        }
+        let node = self.nodes.get(&name);
+        let types = node.into_iter().flat_map(Node::types);
+        let is_hidden = |kind: &RecordType| {
+            let is_cut = *kind == RecordType::NS && name != self.origin;
+            is_cut || *kind == RecordType::CNAME || steered.has(*kind) || steered.has(RecordType::CNAME)
+        };
+        if let Some(kind) = types.into_iter().find(is_hidden) {
+            return Err(format!(
+                "{name} is steered and also has {kind} records in its zone; remove them there, or the name here"
+            ));
+        }
+        let mut at = name.clone();
+        while at != self.origin && !at.is_root() {
+            self.nodes.entry(at.clone()).or_default();
+            at = at.base_name();
+        }
+        self.steered.insert(name, steered);
+        Ok(())
     }
 
     /// A delegation above a name.
@@ -130,7 +163,7 @@ impl Zone {
     }
 
     /// The highest delegation at or above `name`, below the apex. DS of the cut itself belongs to this side.
-    pub(crate) fn delegation(&self, name: &LowerName, asked: RecordType) -> Option<&Node> {
+    pub(crate) fn delegation(&self, name: &LowerName, asked: RecordType) -> Option<(LowerName, &Node)> {
         let mut found = None;
         let mut at = name.clone();
         while at != self.origin && !at.is_root() {
@@ -139,25 +172,32 @@ impl Zone {
                 && !node.records(RecordType::NS).is_empty()
                 && !is_own_ds
             {
-                found = Some(node);
+                found = Some((at.clone(), node));
             }
             at = at.base_name();
         }
         found
     }
 
-    /// The wildcard that covers a name that is not there: the one below its closest encloser (RFC 4592).
-    pub(crate) fn wildcard(&self, name: &LowerName) -> Option<&Node> {
+    /// The name of the wildcard that would cover a name that is not there.
+    fn wildcard(&self, name: &LowerName) -> Option<LowerName> {
         let mut encloser = name.clone();
         while encloser != self.origin && !encloser.is_root() {
             encloser = encloser.base_name();
             if self.nodes.contains_key(&encloser) {
                 let star = Name::from(encloser).prepend_label("*").ok()?;
-                return self.nodes.get(&LowerName::new(&star));
+                return Some(LowerName::new(&star));
             }
         }
         None
     }
+}
+
+/// Where the records of a name are.
+pub(crate) struct Owner<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) steered: Option<&'a Steered>,
+    pub(crate) is_wildcard: bool,
 }
 
 /// All zones.
@@ -167,14 +207,17 @@ pub struct Zones {
 }
 
 impl Zones {
-    /// Zones with their steered names set in.
+    /// Zones with their steered names set in. `config_file` is the name of the config for messages.
     ///
     /// # Errors
-    /// A steered name that also has what it would hide: addresses of its own, a CNAME or a delegation.
-    pub fn new(zones: Vec<Zone>, steering: &Steering) -> Result<Self, Vec<ZoneFileError>> {
+    /// A steered name that also has what it would hide (records of its own of a steered type, a CNAME, a delegation), or
+    /// whose record data cannot be read.
+    pub fn new(zones: Vec<Zone>, steering: &Steering, config_file: &str) -> Result<Self, Vec<ZoneFileError>> {
         let mut all = Self { by_origin: zones.into_iter().map(Zone::unsteered).collect() };
         let mut errors = Vec::new();
         for config in &steering.config().dns.names {
+            let wrong =
+                |line: usize, message: String| ZoneFileError { file: config_file.to_owned(), line, message };
             let (Ok(name), Some(target)) = (Name::from_ascii(&config.name), steering.target(&config.name))
             else {
                 continue; // the config was checked
@@ -183,40 +226,16 @@ impl Zones {
             name.set_fqdn(true);
             let Some(origin) = all.closest(&name).map(|zone| zone.origin.clone()) else { continue };
             let Some(zone) = all.by_origin.get_mut(&origin) else { continue };
-            let mut hidden = vec![RecordType::CNAME];
-            hidden.extend(config.types.iter().map(|family| match family {
-                daemun_fleet::config::AddressType::A => RecordType::A,
-                daemun_fleet::config::AddressType::Aaaa => RecordType::AAAA,
-            }));
-            if name != origin {
-                hidden.push(RecordType::NS);
-            }
-            let node = zone.nodes.get(&name);
-            for kind in hidden {
-                if node.is_some_and(|node| !node.records(kind).is_empty()) {
-                    errors.push(ZoneFileError {
-                        file: config_zone_file(steering, &origin),
-                        line: 0,
-                        message: format!(
-                            "{name} is steered and also has {kind} records; remove them, or the name from [[dns.names]]"
-                        ),
-                    });
+            let steered = match Steered::new(config, target, &Name::from(origin)) {
+                Ok(steered) => steered,
+                Err(problems) => {
+                    errors.extend(problems.into_iter().map(|(line, message)| wrong(line, message)));
+                    continue;
                 }
+            };
+            if let Err(message) = zone.steer(name, steered) {
+                errors.push(wrong(config.line, message));
             }
-            if let Some(cut) = zone.cut_above(&name) {
-                errors.push(ZoneFileError {
-                    file: config_zone_file(steering, &origin),
-                    line: 0,
-                    message: format!("{name} is steered, but {cut} is delegated to other servers"),
-                });
-                continue;
-            }
-            let mut at = name.clone();
-            while at != origin && !at.is_root() {
-                zone.nodes.entry(at.clone()).or_default();
-                at = at.base_name();
-            }
-            zone.steered.insert(name, target);
         }
         if errors.is_empty() { Ok(all) } else { Err(errors) }
     }
@@ -246,11 +265,4 @@ impl Zones {
     pub fn iter(&self) -> impl Iterator<Item = &Zone> {
         self.by_origin.values()
     }
-}
-
-fn config_zone_file(steering: &Steering, origin: &LowerName) -> String {
-    let origin = origin.to_string();
-    let origin = origin.trim_end_matches('.');
-    let zones = &steering.config().dns.zones;
-    zones.iter().find(|zone| zone.name == origin).map(|zone| zone.file.clone()).unwrap_or_default()
 }

@@ -1,16 +1,14 @@
 //! Master files (RFC 1035 section 5): entries, directives, and what each error says.
 //!
-//! The reader here cuts the text into entries and knows the line of each; `hickory-proto` reads the record data,
-//! whose many types it knows. Going entry by entry finds every error of a file, not only the first.
+//! The reader here cuts the text into entries and knows the line of each; [`rdata`](crate::rdata) reads the record
+//! data. Going entry by entry finds every error of a file, not only the first.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType, rdata};
-use hickory_proto::serialize::binary::{BinDecoder, Restrict};
-use hickory_proto::serialize::txt::{Parser, parse_ttl};
+use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
 
-use crate::answer::is_no_data;
+use crate::rdata::{domain_name as name, record_data, shown, time_to_live, type_of};
 use crate::zone::{Node, Zone};
 
 /// `$INCLUDE` within `$INCLUDE`: deeper than this is a loop.
@@ -205,182 +203,14 @@ impl Reader<'_> {
     }
 }
 
-/// Seconds, or units such as `1h30m`; at most 2^31 - 1 (RFC 2181 section 8).
-fn time_to_live(text: &str) -> Result<u32, String> {
-    match parse_ttl(text) {
-        Ok(ttl) if i32::try_from(ttl).is_ok() => Ok(ttl),
-        Ok(_) => Err(format!("a time to live is at most 2147483647 seconds, found `{}`", shown(text))),
-        Err(_) => Err(format!("expected a time to live, found `{}`", shown(text))),
+/// The tokens of one entry's data on its own.
+pub(crate) fn split(text: &str) -> Result<Vec<&str>, String> {
+    let mut all = entries(text);
+    match (all.len(), all.pop()) {
+        (_, Some(Entry { problem: Some(problem), .. })) => Err(problem),
+        (1, Some(entry)) => Ok(entry.tokens.into_iter().map(|token| token.raw).collect()),
+        _ => Err("expected one line".to_owned()),
     }
-}
-
-fn shown(text: &str) -> String {
-    daemun_fleet::shorten(text)
-}
-
-/// A domain name as master files write it: `@` is the origin, a name without a dot at its end is below it, `\DDD` is a
-/// decimal byte, `\X` is X (RFC 1035 section 5.1). Any byte may stand in a label (RFC 2181 section 11).
-fn name(text: &str, origin: &Name) -> Result<Name, String> {
-    let wrong = |reason: &str| format!("`{}` is not a domain name: {reason}", shown(text));
-    if text == "@" {
-        return Ok(origin.clone());
-    }
-    if text == "." {
-        return Ok(Name::root());
-    }
-    let mut labels: Vec<Vec<u8>> = vec![Vec::new()];
-    for (byte, is_escaped) in unescape(text).map_err(|reason| wrong(&reason))? {
-        match (byte, labels.last_mut()) {
-            (b'.', _) if !is_escaped => labels.push(Vec::new()),
-            (byte, Some(label)) => label.push(byte),
-            (_, None) => {}
-        }
-    }
-    let is_whole = labels.last().is_some_and(Vec::is_empty) && labels.pop().is_some();
-    if labels.iter().any(Vec::is_empty) {
-        return Err(wrong("a label is empty"));
-    }
-    let tail = if is_whole { Vec::new() } else { origin.iter().map(<[u8]>::to_vec).collect() };
-    let all = labels.iter().chain(&tail).map(Vec::as_slice);
-    let mut name = Name::from_labels(all).map_err(|error| wrong(&error.to_string()))?;
-    name.set_fqdn(true);
-    Ok(name)
-}
-
-/// Bytes of a token, and whether each was escaped.
-fn unescape(text: &str) -> Result<Vec<(u8, bool)>, String> {
-    let mut rest = text.as_bytes();
-    let mut bytes = Vec::with_capacity(rest.len());
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'\\' {
-            bytes.push((*first, false));
-            continue;
-        }
-        match after {
-            [a, b, c, after @ ..] if a.is_ascii_digit() && b.is_ascii_digit() && c.is_ascii_digit() => {
-                let number = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
-                let byte = u8::try_from(number).map_err(|_| format!("\\{number} is more than a byte"))?;
-                bytes.push((byte, true));
-                rest = after;
-            }
-            [byte, after @ ..] if !byte.is_ascii_digit() => {
-                bytes.push((*byte, true));
-                rest = after;
-            }
-            _ => return Err("a `\\` needs three digits or a character after it".to_owned()),
-        }
-    }
-    Ok(bytes)
-}
-
-/// A character-string: at most 255 bytes (RFC 1035 section 3.3).
-fn character_string(token: &str) -> Result<Vec<u8>, String> {
-    let inner = token.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(token);
-    let bytes: Vec<u8> = unescape(inner)?.into_iter().map(|(byte, _)| byte).collect();
-    if bytes.len() > usize::from(u8::MAX) {
-        return Err(format!(
-            "a text of {} bytes: at most 255 fit; write several, each in quotes",
-            bytes.len()
-        ));
-    }
-    Ok(bytes)
-}
-
-/// Data of the types that are made of names, numbers and texts: the library's reader does not know `@` in data, takes
-/// escapes for octal, and refuses bytes that may well stand in a label. `None`: another type.
-fn plain_data(record_type: RecordType, tokens: &[&str], origin: &Name) -> Option<Result<RData, String>> {
-    let name = |token: &str| name(token, origin);
-    let number = |token: &str| {
-        token.parse::<u16>().map_err(|_| format!("expected 0 to 65535, found `{}`", shown(token)))
-    };
-    let data = match (record_type, tokens) {
-        (RecordType::CNAME, [target]) => name(target).map(|target| RData::CNAME(rdata::CNAME(target))),
-        (RecordType::NS, [host]) => name(host).map(|host| RData::NS(rdata::NS(host))),
-        (RecordType::PTR, [target]) => name(target).map(|target| RData::PTR(rdata::PTR(target))),
-        (RecordType::MX, [preference, host]) => {
-            number(preference).and_then(|preference| Ok(RData::MX(rdata::MX::new(preference, name(host)?))))
-        }
-        (RecordType::SRV, [priority, weight, port, host]) => (|| {
-            let srv = rdata::SRV::new(number(priority)?, number(weight)?, number(port)?, name(host)?);
-            Ok(RData::SRV(srv))
-        })(),
-        (RecordType::TXT, texts) => {
-            let texts = texts.iter().map(|text| character_string(text)).collect::<Result<Vec<_>, _>>();
-            texts.and_then(|texts| {
-                let bytes: usize = texts.iter().map(|text| text.len() + 1).sum();
-                if bytes > usize::from(u16::MAX) {
-                    return Err(format!("{bytes} bytes of data: a record holds at most 65535"));
-                }
-                Ok(RData::TXT(rdata::TXT::from_bytes(texts.iter().map(Vec::as_slice).collect())))
-            })
-        }
-        _ => return None,
-    };
-    Some(data)
-}
-
-fn type_of(word: &str) -> Result<RecordType, String> {
-    let upper = word.to_ascii_uppercase();
-    // RFC 3597 section 5: types without a name.
-    if let Some(number) = upper.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok()) {
-        if is_no_data(RecordType::from(number)) {
-            return Err(format!("records of type {number} are for messages, not for zones"));
-        }
-        return Ok(RecordType::from(number));
-    }
-    match upper.parse() {
-        Ok(RecordType::ANY | RecordType::AXFR | RecordType::IXFR | RecordType::OPT) | Err(_) => {
-            Err(format!("expected a record type such as A or TXT, found `{}`", shown(word)))
-        }
-        Ok(known) => Ok(known),
-    }
-}
-
-fn record_data(record_type: RecordType, tokens: &[&str], origin: &Name) -> Result<RData, String> {
-    if tokens.first() == Some(&"\\#") {
-        return generic_data(record_type, &tokens[1..]);
-    }
-    if tokens.is_empty() {
-        return Err(format!("the {record_type} record has no data"));
-    }
-    if let Some(data) = plain_data(record_type, tokens, origin) {
-        let shown = shown(&tokens.join(" "));
-        return data.map_err(|reason| format!("not the data of a {record_type} record: `{shown}`: {reason}"));
-    }
-    let text = tokens.join(" ");
-    if text.contains('\\') {
-        return Err(format!(
-            "escapes in the data of a {record_type} record are not read; write it as `\\# LENGTH HEX`"
-        ));
-    }
-    let wrong =
-        |reason: String| format!("not the data of a {record_type} record: `{}`: {reason}", shown(&text));
-    // The library reads whole files; a file of one record lets us say which line was wrong.
-    let one = format!("x 1 IN {record_type} {text}\n");
-    let (_, sets) =
-        Parser::new(one, None, Some(origin.clone())).parse().map_err(|error| wrong(error.to_string()))?;
-    let mut records =
-        sets.into_values().flat_map(|set| set.records_without_rrsigs().cloned().collect::<Vec<_>>());
-    match (records.next(), records.next()) {
-        (Some(record), None) if record.record_type() == record_type => Ok(record.data),
-        _ => Err(wrong("it does not read as one record".to_owned())),
-    }
-}
-
-/// `\# LENGTH HEX…` (RFC 3597 section 5).
-fn generic_data(record_type: RecordType, tokens: &[&str]) -> Result<RData, String> {
-    let wrong = || "expected `\\# LENGTH HEX`, the hexadecimal digits being twice the length".to_owned();
-    let (length, hex) = tokens.split_first().ok_or_else(wrong)?;
-    let length: u16 = length.parse().map_err(|_| wrong())?;
-    let digits: String = hex.concat();
-    if !digits.is_ascii() || digits.len() != usize::from(length) * 2 {
-        return Err(wrong());
-    }
-    let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
-    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().map_err(|_| wrong())?;
-    RData::read(&mut BinDecoder::new(&bytes), record_type, Restrict::new(length))
-        .map_err(|error| format!("not the data of a {record_type} record: {error}"))
 }
 
 /// One token, as written.
@@ -464,6 +294,17 @@ fn token_length(bytes: &[u8]) -> usize {
         match bytes[at] {
             b'\\' if bytes.get(at + 1).is_some_and(|next| next.is_ascii() && *next != b'\n') => at += 2,
             b'"' if quoted => return at + 1,
+            // A quoted value of a parameter: key="value".
+            b'"' if at > 0 && bytes[at - 1] == b'=' => {
+                let rest = &bytes[at + 1..];
+                let end = (0..rest.len()).find(|&end| {
+                    rest[end] == b'\n' || (rest[end] == b'"' && (end == 0 || rest[end - 1] != b'\\'))
+                });
+                match end {
+                    Some(end) if rest[end] == b'"' => at += end + 2,
+                    _ => at += 1,
+                }
+            }
             b'\n' => return at,
             b' ' | b'\t' | b'\r' | b'(' | b')' | b';' if !quoted => return at,
             _ => at += 1,

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
 
+use crate::config::Config;
+
 /// A client: an address and how many of its leading bits the asker gave us (EDNS client subnet, RFC 7871); the
 /// bits behind are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,28 @@ impl Client {
         }
         hasher.finish()
     }
+}
+
+/// Blocks that are not routed between networks: whoever has an address there is where their resolver is (RFC 7871
+/// section 11.3; blocks of RFC 6890).
+const PRIVATE: [&str; 10] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::/127",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// The private blocks that no override of the config is about: where the operator has said who is there, it is known.
+pub(crate) fn private_blocks(config: &Config) -> Vec<IpNet> {
+    let named = || config.dns.overrides.iter().flat_map(|over| &over.prefixes);
+    let blocks = PRIVATE.iter().map(|block| block.parse::<IpNet>().expect("a prefix"));
+    blocks.filter(|block| !named().any(|net| net.contains(block) || block.contains(net))).collect()
 }
 
 impl fmt::Display for Client {

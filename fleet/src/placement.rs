@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::config::{AddressType, PlaceOverride, Policy};
+use crate::config::{AddressType, PlaceOverride, Policy, SteeredName};
 use crate::places::Place;
 use crate::rendezvous;
 use crate::steering::{Class, Member, Members, Steering, Target, TargetRanking};
@@ -30,6 +30,8 @@ pub struct Choice {
     pub scope: u8,
     /// Number of the ranking class within the target.
     pub class: u32,
+    /// Nothing is under way that may soon change it.
+    pub settled: bool,
 }
 
 /// Placement under one view.
@@ -60,10 +62,19 @@ struct Standing {
     ramping: Members,
     /// Rank and share by datacenter.
     by_member: Vec<(u8, u8)>,
+    /// Those that may soon be used for more or fewer clients than now.
+    changing: Members,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pick {
+struct Pick {
+    way: Way,
+    /// None of those that decide is about to change.
+    settled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
     /// Every client of the class gets this one.
     One { member: Member, hashed_scope: bool },
     /// The client's hash decides.
@@ -74,10 +85,10 @@ impl Placer {
     /// Makes the picks ready for a view. Microseconds per thousand classes.
     pub fn new(steering: Arc<Steering>, view: Arc<FleetView>) -> Self {
         // Names that rank alike for one role share their picks.
-        let mut made: HashMap<(usize, &str, Members), Arc<TargetPicks>> = HashMap::new();
+        let mut made: HashMap<(usize, &str, Members, bool), Arc<TargetPicks>> = HashMap::new();
         let mut targets = Vec::with_capacity(steering.targets.len());
         for target in &steering.targets {
-            let key = (target.map, target.role.as_str(), target.members);
+            let key = (target.map, target.role.as_str(), target.members, target.answers > 1);
             let picks =
                 made.entry(key).or_insert_with(|| Arc::new(TargetPicks::new(&steering, &view, target)));
             targets.push(Arc::clone(picks));
@@ -103,15 +114,34 @@ impl Placer {
         let picks = &self.targets[target.0];
         let found = map.table.lookup(client.first_address());
         let at_least = found.prefix_len.max(client.hash_prefix_len());
-        let (member, scope) = match picks.picks[found.value as usize] {
-            Pick::One { member, hashed_scope } => {
+        let pick = picks.picks[found.value as usize];
+        let (member, scope) = match pick.way {
+            Way::One { member, hashed_scope } => {
                 (member, if hashed_scope { at_least } else { found.prefix_len })
             }
-            Pick::ByHash => {
+            Way::ByHash => {
                 (self.walk(picks, &map.classes[found.value as usize], &map.policy, client), at_least)
             }
         };
-        Choice { datacenter: member.into(), scope, class: found.value }
+        Choice { datacenter: member.into(), scope, class: found.value, settled: pick.settled }
+    }
+
+    /// The datacenters that an answer names: the choice first, then the next best of those that are used, as many as the
+    /// name asks for. One prefix of the choice's scope has one list.
+    pub fn named(&self, target: Target, client: &Client, choice: Choice) -> Vec<usize> {
+        let answers = self.steering.targets[target.0].answers;
+        if answers == 1 {
+            return vec![choice.datacenter];
+        }
+        let hash = client.hash(self.steering.hash_key);
+        let standing = &self.targets[target.0].standing;
+        let used = |member: &usize| {
+            let member = *member as Member;
+            standing.by_member[usize::from(member)].0 == standing.used_rank
+                && self.takes(standing, member, hash)
+        };
+        let others = self.order(target, client).into_iter().filter(|member| *member != choice.datacenter);
+        std::iter::once(choice.datacenter).chain(others.filter(used)).take(answers).collect()
     }
 
     /// Every datacenter of the target in the order in which this client should try them; the first is the choice.
@@ -135,6 +165,21 @@ impl Placer {
         }
         order.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)).then(a.3.cmp(&b.3)));
         order.into_iter().map(|(_, _, _, member)| member.into()).collect()
+    }
+
+    /// Why a choice is what it is, in one of a few words: for counting.
+    pub fn reason_label(&self, target: Target, choice: &Choice) -> &'static str {
+        let map = &self.steering.maps[self.steering.targets[target.0].map];
+        let standing = &self.targets[target.0].standing;
+        let member = choice.datacenter as Member;
+        let first = map.classes[choice.class as usize].tiers.first();
+        match first.map(|tier| (tier.contains(&member), tier.len() > 1)) {
+            _ if standing.used_rank == State::RANK_DOWN => "fail_open",
+            _ if standing.used_rank > 0 => "last_resort",
+            Some((true, false)) => "first_choice",
+            Some((true, true)) => "hash",
+            _ => "next_best",
+        }
     }
 
     /// The addresses to answer for a target in a datacenter: those of its servers of the role that are not down, all
@@ -186,7 +231,15 @@ impl TargetPicks {
         let fleet = &steering.config().fleet;
         let standing = Standing::new(steering, view, target);
         let map = &steering.maps[target.map];
-        let picks = map.classes.iter().map(|class| pick(class, &standing)).collect();
+        let several = target.answers > 1;
+        let picks = map
+            .classes
+            .iter()
+            .map(|class| Pick {
+                way: way(class, &standing, several),
+                settled: is_settled(class, &standing, several),
+            })
+            .collect();
         let is_down = |name: &str| view.servers.get(name).is_some_and(|server| server.health == Health::Down);
         let addresses = (0..fleet.datacenters.len())
             .map(|datacenter| {
@@ -243,7 +296,16 @@ impl Standing {
         let used = |member: &usize| by_member[*member].0 == used_rank;
         let whole = members().filter(used).filter(|&member| by_member[member].1 >= 100);
         let ramping = members().filter(used).filter(|&member| by_member[member].1 < 100);
+        let is_changing = |member: &usize| {
+            let view = view.datacenters.get(&fleet.datacenters[*member].name);
+            view.is_some_and(|view| {
+                let is_between =
+                    matches!(view.state, State::Draining | State::CatchingUp | State::Ramping(_));
+                is_between || (view.suspected && view.state != State::Down)
+            })
+        };
         Self {
+            changing: members().filter(is_changing).fold(0, |set, member| set | 1 << member),
             used_rank,
             whole: whole.fold(0, |set, member| set | 1 << member),
             ramping: ramping.fold(0, |set, member| set | 1 << member),
@@ -252,23 +314,38 @@ impl Standing {
     }
 }
 
+/// Whether what a class gives will stay: none of those that decide is between two states, and those used are well.
+/// Who stands behind the choice does not decide, unless the next best are named too.
+fn is_settled(class: &Class, standing: &Standing, several: bool) -> bool {
+    let mut decide = 0;
+    for tier in &class.tiers {
+        decide |= tier.iter().fold(0, |set, member| set | 1u64 << member);
+        if decide & standing.whole != 0 && !several {
+            break;
+        }
+    }
+    decide & standing.changing == 0 && standing.used_rank == 0
+}
+
 /// What a class gives under a standing.
-fn pick(class: &Class, standing: &Standing) -> Pick {
+fn way(class: &Class, standing: &Standing, several: bool) -> Way {
+    // Where the next best are named, whoever is ramping may be among them or not.
+    let hashed_scope = class.is_hashed() || (several && standing.ramping != 0);
     for tier in &class.tiers {
         let set = tier.iter().fold(0, |set, member| set | 1u64 << member);
         if set & standing.ramping != 0 {
-            return Pick::ByHash;
+            return Way::ByHash;
         }
         match (set & standing.whole).count_ones() {
             0 => {}
             1 => {
                 let member = (set & standing.whole).trailing_zeros() as Member;
-                return Pick::One { member, hashed_scope: class.is_hashed() };
+                return Way::One { member, hashed_scope };
             }
-            _ => return Pick::ByHash,
+            _ => return Way::ByHash,
         }
     }
-    Pick::ByHash
+    Way::ByHash
 }
 
 /// What a client gets, at length: for people, and for checking the short form against.
@@ -291,8 +368,8 @@ pub struct Placement {
     pub rule: String,
     /// All datacenters of the name, first choice first.
     pub ranking: Vec<Ranked>,
-    /// Address records of the answer.
-    pub answer: Vec<IpAddr>,
+    /// Data of the records of the answer.
+    pub answer: Vec<String>,
     /// Time to live, seconds; none for the server list, and for a type that the name does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
@@ -322,7 +399,8 @@ pub struct Ranked {
 
 impl Placer {
     /// The decision with every reason: the same tables and picks as [`choose`](Self::choose).
-    pub fn explain(&self, target: Target, client: &Client, family: AddressType) -> Placement {
+    /// `record_type` is upper case, as in a master file.
+    pub fn explain(&self, target: Target, client: &Client, record_type: &str) -> Placement {
         let config = self.steering.config();
         let ranking = &self.steering.targets[target.0];
         let map = &self.steering.maps[ranking.map];
@@ -349,9 +427,24 @@ impl Placer {
             reason: reason(position, member),
         };
         // A type that the name does not answer is answered with nothing, to everyone alike.
-        let is_answered = name.is_none_or(|name| name.types.contains(&family));
+        let families = [AddressType::A, AddressType::Aaaa].into_iter();
+        let family = families
+            .filter(|family| name.is_none_or(|name| name.types.contains(family)))
+            .find(|family| family.name() == record_type);
+        let records =
+            name.and_then(|name| name.records.iter().find(|records| records.record_type == record_type));
+        let is_answered = family.is_some() || records.is_some();
+        let mut answer: Vec<String> = Vec::new();
+        for datacenter in self.named(target, client, choice) {
+            let addresses = self.addresses(target, datacenter).iter();
+            let addresses = addresses.filter(|address| family.is_some_and(|family| family.holds(address)));
+            answer.extend(addresses.map(ToString::to_string));
+            answer.extend(records.into_iter().flat_map(|records| records.by_datacenter[datacenter].clone()));
+        }
         let scope = if is_answered { choice.scope } else { 0 };
-        let answer = self.addresses(target, choice.datacenter).iter().copied();
+        let ttl = |name: &SteeredName| {
+            if choice.settled { name.ttl_seconds } else { name.ttl_changing_seconds }
+        };
         Placement {
             name: name.map(|name| name.name.clone()),
             client: client.to_string(),
@@ -361,8 +454,8 @@ impl Placer {
             policy: map.policy.name(),
             rule: rule(&map.policy, over, place),
             ranking: self.order(target, client).into_iter().enumerate().map(ranked).collect(),
-            answer: answer.filter(|address| is_answered && family.holds(address)).collect(),
-            ttl_seconds: name.filter(|_| is_answered).map(|name| name.ttl_seconds),
+            answer,
+            ttl_seconds: name.filter(|_| is_answered).map(ttl),
             scope,
             scope_block: scope_block(address, scope),
             generation: self.view.generation,
@@ -468,8 +561,8 @@ impl fmt::Display for Placement {
             let (number, datacenter) = (position + 1, &ranked.datacenter);
             writeln!(f, "  {mark} {number}  {datacenter:<width$}  {state:<12} {km:>9}  {}", ranked.reason)?;
         }
-        let answer = self.answer.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let answer = if answer.is_empty() { "no address of this type".to_owned() } else { answer };
+        let answer = self.answer.join(" ");
+        let answer = if answer.is_empty() { "nothing of this type".to_owned() } else { answer };
         match self.ttl_seconds {
             Some(ttl) => writeln!(f, "  answer  {answer}  (TTL {ttl} s)")?,
             None => writeln!(f, "  answer  {answer}")?,

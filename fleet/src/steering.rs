@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::client::HashKey;
+use ipnet::IpNet;
+
+use crate::client::{self, Client, HashKey};
 use crate::config::{Config, DOOR_ROLE, PlaceOverride, Policy, SteeredName};
 use crate::places::{Place, Places};
 use crate::prefix_table::{PrefixTable, Segment, VALUE_MAX, key};
@@ -30,6 +32,8 @@ pub struct Target(pub(crate) usize);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Class {
     pub(crate) tiers: Vec<Vec<Member>>,
+    /// Of a private block: apart from the classes around it, as a resolver's clients there are placed by the resolver.
+    pub(crate) is_private: bool,
 }
 
 impl Class {
@@ -56,6 +60,8 @@ pub(crate) struct TargetRanking {
     pub(crate) role: String,
     pub(crate) members: Members,
     pub(crate) map: usize,
+    /// How many datacenters an answer names.
+    pub(crate) answers: usize,
 }
 
 /// Geo data and config, compiled. Immutable.
@@ -69,6 +75,7 @@ pub struct Steering {
     pub(crate) maps: Vec<RankingMap>,
     by_name: HashMap<String, Target>,
     door: Target,
+    private_blocks: Vec<IpNet>,
 }
 
 impl Steering {
@@ -82,6 +89,7 @@ impl Steering {
             maps: Vec::new(),
             by_name: HashMap::new(),
             door: Target(0),
+            private_blocks: client::private_blocks(&config),
             config: Arc::clone(&config),
             places,
         };
@@ -96,6 +104,7 @@ impl Steering {
                 role: name.role.clone(),
                 members,
                 map,
+                answers: name.answers,
             });
         }
         steering.door = match config.gateway.order_as.as_ref().and_then(|name| steering.by_name.get(name)) {
@@ -106,7 +115,7 @@ impl Steering {
                 let all_overrides: Vec<usize> = (0..config.dns.overrides.len()).filter(for_all).collect();
                 let map = steering.map(&Policy::nearest(fleet.datacenters.len()), &all_overrides, everyone);
                 let role = DOOR_ROLE.to_owned();
-                steering.targets.push(TargetRanking { name: None, role, members: everyone, map });
+                steering.targets.push(TargetRanking { name: None, role, members: everyone, map, answers: 1 });
                 Target(steering.targets.len() - 1)
             }
         };
@@ -126,6 +135,12 @@ impl Steering {
     /// The target of a steered name: lower case, no dot at the end.
     pub fn target(&self, name: &str) -> Option<Target> {
         self.by_name.get(name).copied()
+    }
+
+    /// The private block that holds all of a client's prefix, unless an override says who is there.
+    pub fn private_block(&self, client: &Client) -> Option<IpNet> {
+        let prefix = IpNet::new(client.first_address(), client.prefix_len()).ok()?;
+        self.private_blocks.iter().copied().find(|block| block.contains(&prefix))
     }
 
     /// The target that orders the server list.
@@ -180,8 +195,13 @@ impl Steering {
             by_place: vec![None; self.places.list().len()],
             by_place_and_override: HashMap::new(),
         };
-        let v4 = compiler.segments(&self.places.v4(), 32);
+        let mut v4 = compiler.segments(&self.places.v4(), 32);
         let mut v6 = compiler.segments(&self.places.v6(), 128);
+        // Where all are placed alike there is nothing to set apart, and by hash no scope is so wide.
+        let blocks = if compiler.classes.len() > 1 { self.private_blocks.as_slice() } else { &[] };
+        for block in blocks {
+            compiler.set_apart_private(if block.addr().is_ipv4() { &mut v4 } else { &mut v6 }, block);
+        }
         set_apart_mapped(&mut v6);
         let classes = compiler.classes;
         let table = PrefixTable::build(&v4, &v6);
@@ -250,7 +270,7 @@ fn rank(config: &Config, members: Members, policy: &Policy, place: &Place, over:
         tiers.retain(|tier| !tier.is_empty());
         tiers.splice(0..0, first);
     }
-    Class { tiers }
+    Class { tiers, is_private: false }
 }
 
 /// Datacenters, nearest first, cut into tiers: each holds those at most `band_km` farther than its first.
@@ -326,6 +346,36 @@ impl Compiler<'_> {
         }
     }
 
+    /// Gives a private block classes of its own.
+    fn set_apart_private(&mut self, segments: &mut Vec<Segment>, block: &IpNet) {
+        let first = key(block.network());
+        let bits = u32::from(block.max_prefix_len());
+        let after = key(block.broadcast()).checked_add(1 << (128 - bits));
+        for border in [Some(first), after].into_iter().flatten() {
+            let at = segments.partition_point(|segment| segment.start < border);
+            if segments.get(at).is_none_or(|segment| segment.start != border) {
+                let value = at.checked_sub(1).map_or(0, |before| segments[before].value);
+                segments.insert(at, Segment { start: border, value });
+            }
+        }
+        for segment in segments.iter_mut() {
+            if segment.start >= first && after.is_none_or(|after| segment.start < after) {
+                let class = Class { is_private: true, ..self.classes[segment.value as usize].clone() };
+                segment.value = self.number_of(class);
+            }
+        }
+    }
+
+    fn number_of(&mut self, class: Class) -> u32 {
+        if let Some(&number) = self.class_numbers.get(&class) {
+            return number;
+        }
+        let number = u32::try_from(self.classes.len()).expect("no more classes than places");
+        self.classes.push(class.clone());
+        self.class_numbers.insert(class, number);
+        number
+    }
+
     /// Where prefix overrides begin and end; longer prefixes are painted over shorter ones.
     fn overlay(&self, bits: u32) -> BTreeMap<u128, Option<usize>> {
         let mut prefixes: Vec<_> = self
@@ -361,15 +411,7 @@ impl Compiler<'_> {
         let at = &self.places.list()[place as usize];
         let applies = over.or_else(|| override_by_place(self.config, self.overrides, at));
         let class = rank(self.config, self.members, self.policy, at, applies);
-        let number = match self.class_numbers.get(&class) {
-            Some(&number) => number,
-            None => {
-                let number = u32::try_from(self.classes.len()).expect("no more classes than places");
-                self.classes.push(class.clone());
-                self.class_numbers.insert(class, number);
-                number
-            }
-        };
+        let number = self.number_of(class);
         match over {
             None => self.by_place[place as usize] = Some(number),
             Some(over) => {

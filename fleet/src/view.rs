@@ -95,6 +95,9 @@ pub struct DatacenterView {
     pub state: State,
     /// Why, for people.
     pub why: String,
+    /// Somebody says that it is down, but not enough of them: what is answered may change soon.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspected: bool,
     /// Since when, milliseconds of Unix time by the clock of the agent whose fact decided; 0: since the start.
     pub since_unix_ms: u64,
 }
@@ -153,7 +156,12 @@ impl FleetView {
     /// The view before anything is known: all serve, nobody has said so.
     pub fn unobserved(config: &crate::config::Config) -> Self {
         let why = "not observed yet";
-        let datacenter = || DatacenterView { state: State::Serving, why: why.to_owned(), since_unix_ms: 0 };
+        let datacenter = || DatacenterView {
+            state: State::Serving,
+            why: why.to_owned(),
+            suspected: false,
+            since_unix_ms: 0,
+        };
         let server = || ServerView { health: Health::Unknown, why: why.to_owned(), since_unix_ms: 0 };
         Self {
             generation: 0,

@@ -50,7 +50,8 @@ fn placer(states: &[(&str, DatacenterState)]) -> Arc<Placer> {
     let mut view = FleetView::unobserved(&config);
     for &(name, state) in states {
         let why = "for the test".to_owned();
-        view.datacenters.insert(name.to_owned(), DatacenterView { state, why, since_unix_ms: 0 });
+        view.datacenters
+            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
     }
     Arc::new(Placer::new(Arc::new(steering), Arc::new(view)))
 }

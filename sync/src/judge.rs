@@ -45,13 +45,20 @@ pub fn judge(config: &Config, facts: &Facts) -> FleetView {
             observers.iter().filter_map(|author| opinion(facts, author, &doors)).collect();
         let tally = Tally::of(&opinions);
         let state = if tally.is_down { State::Down } else { State::Serving };
+        // One door of several, or one observer of several: what is answered may change soon.
+        let says_down = |author: &&str| {
+            doors.iter().any(|door| facts.vote(author, &door.name).is_some_and(|(v, _)| v == Verdict::Down))
+        };
+        let suspected = state != State::Down && observers.iter().any(says_down);
         let why = match (doors.is_empty(), opinions.is_empty()) {
             (true, _) => "no front door is checked".to_owned(),
             (false, true) => nobody_says(&observers).to_owned(),
             (false, false) => tally.why,
         };
-        datacenters
-            .insert(datacenter.name.clone(), DatacenterView { state, why, since_unix_ms: tally.since });
+        datacenters.insert(
+            datacenter.name.clone(),
+            DatacenterView { state, why, suspected, since_unix_ms: tally.since },
+        );
     }
     let frontier = facts.frontier();
     FleetView {

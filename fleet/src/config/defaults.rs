@@ -5,6 +5,22 @@ use std::time::Duration;
 
 /// A failover reaches users after detection plus this, so it is short; resolvers bear it well.
 pub(super) const TTL_SECONDS: u32 = 30;
+/// While an answer may change soon: long enough for a page and its parts, short enough that the change is felt.
+pub(super) const TTL_CHANGING_SECONDS: u32 = 5;
+/// One datacenter: what is named is what was chosen.
+pub(super) const ANSWERS: usize = 1;
+/// More than this is a list, not an answer.
+pub(super) const ANSWERS_MAX: i64 = 8;
+/// Same answers a second to a network: far above what a network of resolvers asks of one name with its time to live,
+/// and still only a few megabits a second for whoever's address is forged.
+pub(super) const ANSWERS_PER_SECOND: u32 = 1000;
+/// Every second one cut: a real client gets through with its second try.
+pub(super) const SLIP: u32 = 2;
+/// Nobody can forge a source within the machine.
+pub(super) const RATE_LIMIT_EXEMPT: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+/// Holds the name servers of a zone with their addresses for the shortest question; below what open amplifiers give.
+pub(super) const AMPLIFICATION_MAX: u16 = 12;
+
 /// Below a minute's traffic nothing is gained by caching longer than a day.
 pub(super) const TTL_SECONDS_MAX: i64 = 86_400;
 /// The role whose servers a steered name answers with.

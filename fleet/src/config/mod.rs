@@ -164,6 +164,26 @@ impl Listen {
 pub struct Dns {
     /// Where it listens, UDP and TCP.
     pub listen: Vec<Listen>,
+    /// Where it listens for DNS over TLS (RFC 7858).
+    pub tls_listen: Vec<Listen>,
+    /// Where it listens for DNS over HTTPS (RFC 8484).
+    pub https_listen: Vec<Listen>,
+    /// Where it listens for DNS over QUIC (RFC 9250).
+    pub quic_listen: Vec<Listen>,
+    /// The certificate of these three; there if any of them is.
+    pub certificate: Option<CertificateFiles>,
+    /// Peers whose TCP and TLS connections begin with a PROXY protocol v2 header, which says who the client is.
+    pub proxies: Vec<IpNet>,
+    /// Resolvers whose client subnets are used; `None`: all.
+    pub subnet_from: Option<Vec<IpNet>>,
+    /// Path of the file of the fleet's cookie secrets, relative to the config file; none: each process makes its own.
+    pub cookie_secrets: Option<String>,
+    /// How often the same answer is given to the same network.
+    pub rate_limit: RateLimit,
+    /// Times the size of the query that an answer over UDP may have, for a client without a valid cookie.
+    pub amplification_max: u16,
+    /// Names of class CHAOS that are answered.
+    pub chaos: Vec<Chaos>,
     /// Zones from master files.
     pub zones: Vec<ZoneFile>,
     /// Names whose addresses follow placement.
@@ -172,6 +192,36 @@ pub struct Dns {
     pub overrides: Vec<PlaceOverride>,
     /// Order for clients of whom no place is known: all datacenters.
     pub default_order: Vec<usize>,
+}
+
+/// A certificate and its key, PEM files, relative to the config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Path of the certificate and what signed it.
+    pub chain: String,
+    /// Path of the private key.
+    pub key: String,
+}
+
+/// How often the same answer is given to the same network over UDP, where addresses can be forged. Clients that have
+/// shown a valid cookie are not limited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Same answers a second to a /24 or /56; 0: not limited.
+    pub answers_per_second: u32,
+    /// Of the answers over the limit every so many-th is sent, cut (TC), so that a real client asks over TCP; 0: none.
+    pub slip: u32,
+    /// Networks that are not limited.
+    pub exempt: Vec<IpNet>,
+}
+
+/// A question of class CHAOS, asked by operators of the server itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chaos {
+    /// `id.server` and `hostname.bind`: which server answers (RFC 4892).
+    Id,
+    /// `version.server` and `version.bind`: which program answers.
+    Version,
 }
 
 /// A zone and its master file (RFC 1035 section 5).
@@ -186,18 +236,37 @@ pub struct ZoneFile {
 /// A name whose addresses follow placement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SteeredName {
-    /// Lower case, no dot at the end.
+    /// Lower case, no dot at the end; `*.` at its start is a wildcard.
     pub name: String,
+    /// Line in the config.
+    pub line: usize,
     /// Who goes where.
     pub policy: Policy,
     /// Time to live, seconds.
     pub ttl_seconds: u32,
+    /// Time to live while the answer may change soon, seconds: at most the other.
+    pub ttl_changing_seconds: u32,
+    /// How many datacenters an answer names, the next best after the best.
+    pub answers: usize,
     /// Address families that are answered.
     pub types: Vec<AddressType>,
+    /// Records of other types, each with its data by datacenter.
+    pub records: Vec<SteeredRecords>,
     /// Role of the servers whose addresses are answered.
     pub role: String,
     /// Numbers of the overrides that hold for this name.
     pub overrides: Vec<usize>,
+}
+
+/// Records of one type whose data depends on the datacenter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteeredRecords {
+    /// The type as in a master file, upper case.
+    pub record_type: String,
+    /// Line in the config.
+    pub line: usize,
+    /// By number of the datacenter: record data as in a master file, none where the role has no server.
+    pub by_datacenter: Vec<Vec<String>>,
 }
 
 /// A type of address record.

@@ -16,6 +16,18 @@ pub(super) fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns
     let listen = listens(&mut section, "listen", || {
         vec![Listen { host: ListenHost::Datacenter, port: defaults::DNS_PORT }]
     });
+    let tls_listen = listens(&mut section, "tls_listen", Vec::new);
+    let https_listen = listens(&mut section, "https_listen", Vec::new);
+    let quic_listen = listens(&mut section, "quic_listen", Vec::new);
+    let is_encrypted = !(tls_listen.is_empty() && https_listen.is_empty() && quic_listen.is_empty());
+    let certificate = certificate(&mut section, is_encrypted);
+    let proxies = prefixes(&mut section, "proxies").unwrap_or_default();
+    let subnet_from = prefixes(&mut section, "subnet_from");
+    let secrets = section.optional("cookie_secrets", &read::text("the path of a file of secrets"));
+    let rate_limit = rate_limit(section.table("rate_limit"));
+    let ratio = section.optional("amplification_max", &read::integer("times", 2..=100));
+    const CHAOS: &[(&str, Chaos)] = &[("id", Chaos::Id), ("version", Chaos::Version)];
+    let chaos = section.list("chaos", &read::one_of(CHAOS)).unwrap_or_default();
     let mut seen = HashMap::new();
     let zones: Vec<ZoneFile> = section
         .tables("zones")
@@ -37,7 +49,57 @@ pub(super) fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns
     assign_overrides(&section, names, &read, &mut steered);
     section.finish();
     let overrides = read.into_iter().map(|one| one.place).collect();
-    Dns { listen, zones, names: steered, overrides, default_order }
+    Dns {
+        listen,
+        tls_listen,
+        https_listen,
+        quic_listen,
+        certificate,
+        proxies,
+        subnet_from,
+        cookie_secrets: secrets.map(|file| file.value),
+        rate_limit,
+        amplification_max: ratio.map_or(defaults::AMPLIFICATION_MAX, |ratio| ratio.value as u16),
+        chaos: chaos.into_iter().map(|name| name.value).collect(),
+        zones,
+        names: steered,
+        overrides,
+        default_order,
+    }
+}
+
+/// `certificate` and `key`: both or none, and both if anything listens that needs them.
+fn certificate(section: &mut Section<'_>, is_encrypted: bool) -> Option<CertificateFiles> {
+    let chain = section.optional("certificate", &read::text("the path of a PEM file"));
+    let key = section.optional("key", &read::text("the path of a PEM file"));
+    for (given, missing) in [("certificate", "key"), ("key", "certificate")] {
+        if !section.has(missing) && (section.has(given) || is_encrypted) {
+            section.missing(missing, "the path of a PEM file, for the encrypted listeners");
+        }
+    }
+    Some(CertificateFiles { chain: chain?.value, key: key?.value })
+}
+
+fn prefixes(section: &mut Section<'_>, key: &'static str) -> Option<Vec<IpNet>> {
+    let list = section.list(key, &read::prefix())?;
+    Some(list.into_iter().map(|prefix| prefix.value).collect())
+}
+
+fn rate_limit(mut section: Section<'_>) -> RateLimit {
+    let number = |found: Option<Located<i64>>, default: u32| {
+        found.map_or(default, |found| u32::try_from(found.value).expect("range checked"))
+    };
+    let rate = section.optional("answers_per_second", &read::integer("answers", 0..=1_000_000));
+    let slip = section.optional("slip", &read::integer("answers", 0..=10));
+    let exempt = prefixes(&mut section, "exempt").unwrap_or_else(|| {
+        defaults::RATE_LIMIT_EXEMPT.iter().map(|net| net.parse().expect("a prefix")).collect()
+    });
+    section.finish();
+    RateLimit {
+        answers_per_second: number(rate, defaults::ANSWERS_PER_SECOND),
+        slip: number(slip, defaults::SLIP),
+        exempt,
+    }
 }
 
 /// Gives each steered name the overrides that hold for it; no place may have two of them for one name.
@@ -96,6 +158,14 @@ pub(super) fn domain_name() -> Kind<String> {
     })
 }
 
+/// The same, or a wildcard (RFC 4592).
+fn steered_domain_name() -> Kind<String> {
+    Kind::parsed("a domain name such as \"www.example.net\" or \"*.example.net\"", |text| {
+        let (star, rest) = text.strip_prefix("*.").map_or(("", text), |rest| ("*.", rest));
+        domain_name().parse(rest).map(|name| format!("{star}{name}"))
+    })
+}
+
 fn steered_names(
     section: &mut Section<'_>,
     names: &Names,
@@ -117,7 +187,8 @@ fn steered_name(
     zones: &[ZoneFile],
     seen: &mut HashMap<String, Range<usize>>,
 ) -> Option<SteeredName> {
-    let name = section.required("name", &domain_name());
+    let (line, _) = section.source.place(section.span.start);
+    let name = section.required("name", &steered_domain_name());
     if let Some(name) = &name {
         unique(section.source, "steered name", seen, name.value.clone(), &name.span, &name.value);
         let inside = |zone: &ZoneFile| {
@@ -129,22 +200,89 @@ fn steered_name(
         }
     }
     let policy = policy(&mut section, names);
-    let ttl = section.optional("ttl", &read::integer("seconds", 0..=defaults::TTL_SECONDS_MAX));
+    let seconds = || read::integer("seconds", 0..=defaults::TTL_SECONDS_MAX);
+    let (ttl, changing) = (section.optional("ttl", &seconds()), section.optional("ttl_changing", &seconds()));
+    let in_seconds = |ttl: Option<Located<i64>>, default: u32| {
+        ttl.map_or(default, |ttl| u32::try_from(ttl.value).expect("range checked"))
+    };
+    let ttl_seconds = in_seconds(ttl, defaults::TTL_SECONDS);
+    if let Some(changing) = changing.as_ref().filter(|changing| changing.value > i64::from(ttl_seconds)) {
+        section.wrong("ttl_changing", &changing.span, format!("expected at most the `ttl`, {ttl_seconds}"));
+    }
+    let answers = section.optional("answers", &read::integer("datacenters", 1..=defaults::ANSWERS_MAX));
     let role = section.optional("role", &read::name());
     let shown_role = role.as_ref().map_or(defaults::ROLE, |role| role.value.as_str()).to_owned();
     const TYPES: &[(&str, AddressType)] = &[("A", AddressType::A), ("AAAA", AddressType::Aaaa)];
     let types = section.list("types", &read::one_of(TYPES));
-    let types = address_types(&section, types, &shown_role, fleet, names);
+    let records = steered_records(&mut section, &shown_role, fleet, names);
+    let types = match (types, &records) {
+        // Other records and no word of addresses: none.
+        (None, Some(records)) if !records.is_empty() => Some(Vec::new()),
+        (types, _) => address_types(&section, types, &shown_role, fleet, names),
+    };
     section.finish();
     Some(SteeredName {
         name: name?.value,
+        line,
         policy: policy?,
-        ttl_seconds: ttl
-            .map_or(defaults::TTL_SECONDS, |ttl| u32::try_from(ttl.value).expect("range checked")),
+        ttl_seconds,
+        ttl_changing_seconds: in_seconds(changing, defaults::TTL_CHANGING_SECONDS.min(ttl_seconds)),
+        answers: answers.map_or(defaults::ANSWERS, |answers| answers.value as usize),
         types: types?,
+        records: records?,
         role: shown_role,
         overrides: Vec::new(),
     })
+}
+
+/// `records.TYPE`: data for all datacenters alike, or a table of data by datacenter, which must then have each that
+/// has the role.
+fn steered_records(
+    section: &mut Section<'_>,
+    role: &str,
+    fleet: &Fleet,
+    names: &Names,
+) -> Option<Vec<SteeredRecords>> {
+    let data = || read::text("record data as in a master file, such as \"0 10 443 seoul\"");
+    let table = section.table("records");
+    let mut all = Vec::new();
+    for (word, value) in table.members() {
+        let record_type = word.value.to_ascii_uppercase();
+        let (line, _) = section.source.place(word.span.start);
+        let path = format!("records.{}", word.value);
+        if record_type == "A" || record_type == "AAAA" {
+            section.wrong(&path, &word.span, "addresses are those of the servers: use `types`, and `role`");
+            continue;
+        }
+        let mut by_datacenter = vec![Vec::new(); names.datacenters.len()];
+        match table.texts(&word.value, value, &data()) {
+            read::Texts::Alike(texts) => by_datacenter.fill(texts),
+            read::Texts::ByName(entries) => {
+                for (name, texts) in entries {
+                    if let Some(number) = names.datacenter(section, &path, &name) {
+                        by_datacenter[number] = texts;
+                    }
+                }
+            }
+        }
+        if fleet.datacenters.len() == names.datacenters.len() {
+            for (number, datacenter) in fleet.datacenters.iter().enumerate() {
+                if by_datacenter[number].is_empty() && fleet.servers_of(number, role).next().is_some() {
+                    let datacenter = &datacenter.name;
+                    section.wrong(&path, &word.span, format!("has no data for datacenter `{datacenter}`"));
+                }
+            }
+        }
+        all.push(SteeredRecords { record_type, line, by_datacenter });
+    }
+    let is_alias = all.iter().any(|records| records.record_type == "CNAME");
+    if is_alias && (all.len() > 1 || section.has("types")) {
+        let message =
+            "a CNAME must be the only record of its name (RFC 2181 section 10.1): remove the others";
+        section.source.problem(&section.span, format!("{}: {message}", section.path("records.CNAME")));
+        return None;
+    }
+    Some(all)
 }
 
 /// The families to answer. Those asked for must be there in every datacenter that has the role, or a user would be
@@ -288,7 +426,7 @@ fn place_override(mut section: Section<'_>, names: &Names) -> Option<OverrideRea
     let continents = section.list("continents", &continent).unwrap_or_default();
     let continents = note(continents, "continent ", &mut places);
     let order = names.order(&mut section, "order");
-    let only = section.list("names", &domain_name());
+    let only = section.list("names", &steered_domain_name());
     if ["prefixes", "countries", "continents"].iter().all(|key| !section.has(key)) {
         let message = "expected at least one of `prefixes`, `countries` and `continents`";
         section.source.problem(&section.span, format!("{}: {message}", section.path("countries")));

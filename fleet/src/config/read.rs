@@ -75,6 +75,11 @@ impl<T: 'static> Kind<T> {
         Self { expected: expected.into(), read: Box::new(read) }
     }
 
+    /// What a text means.
+    pub(super) fn parse(&self, text: &str) -> Option<T> {
+        (self.read)(&DeValue::String(std::borrow::Cow::Borrowed(text)))
+    }
+
     /// A string that `read` understands.
     pub(super) fn parsed(expected: impl Into<String>, read: impl Fn(&str) -> Option<T> + 'static) -> Self {
         Self::new(expected, move |value| value.as_str().and_then(&read))
@@ -132,6 +137,14 @@ pub(super) fn url() -> Kind<Url> {
         let url = Url::parse(text).ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
     })
+}
+
+/// Texts that are the same for all, or by name.
+pub(super) enum Texts {
+    /// One list for all.
+    Alike(Vec<String>),
+    /// Lists under the operator's own words.
+    ByName(Vec<(Located<String>, Vec<String>)>),
 }
 
 /// One of a few words.
@@ -270,6 +283,37 @@ impl<'a> Section<'a> {
             Some((located, self.read(&format!("{key}.{name}"), kind, value)?))
         };
         Some(table.iter().filter_map(read).collect())
+    }
+
+    /// All keys of this table, which are the operator's own words, with their values.
+    pub(super) fn members(&self) -> Vec<(Located<String>, &'a Spanned<DeValue<'a>>)> {
+        let located = |key: &Spanned<std::borrow::Cow<'_, str>>| Located {
+            value: key.get_ref().clone().into_owned(),
+            span: key.span(),
+        };
+        self.table.into_iter().flatten().map(|(key, value)| (located(key), value)).collect()
+    }
+
+    /// Reads a member that is one text, a list of them, or a table of such.
+    pub(super) fn texts(&self, key: &str, value: &Spanned<DeValue<'a>>, kind: &Kind<String>) -> Texts {
+        let list = |key: &str, value: &Spanned<DeValue<'a>>| -> Vec<String> {
+            let one = |key: &str, value| self.read(key, kind, value).map(|text| text.value);
+            match value.get_ref() {
+                DeValue::Array(items) => items
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, item)| one(&format!("{key}[{at}]"), item))
+                    .collect(),
+                _ => one(key, value).into_iter().collect(),
+            }
+        };
+        let DeValue::Table(table) = value.get_ref() else { return Texts::Alike(list(key, value)) };
+        let entry = |(word, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'a>>)| {
+            let name = word.get_ref().clone().into_owned();
+            let texts = list(&format!("{key}.{name}"), value);
+            (Located { value: name, span: word.span() }, texts)
+        };
+        Texts::ByName(table.iter().map(entry).collect())
     }
 
     /// A table; an empty one stands in when it is missing.

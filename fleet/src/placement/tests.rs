@@ -87,7 +87,8 @@ fn placer_on(steering: &Arc<Steering>, states: &[(&str, State)]) -> Placer {
     let mut view = FleetView::unobserved(steering.config());
     for &(name, state) in states {
         let why = String::from("for the test");
-        view.datacenters.insert(name.to_owned(), DatacenterView { state, why, since_unix_ms: 0 });
+        view.datacenters
+            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
     }
     Placer::new(Arc::clone(steering), Arc::new(view))
 }
@@ -191,7 +192,7 @@ fn all_down_fails_open_and_rests_in_order() {
     let dead = placer(&all(State::Down));
     assert_eq!(choose(&dead, "near", "1.9.9.9").0, "seoul");
     let target = dead.steering().target("near.shop.test").unwrap();
-    let placement = dead.explain(target, &"1.9.9.9".parse().unwrap(), AddressType::A);
+    let placement = dead.explain(target, &"1.9.9.9".parse().unwrap(), "A");
     assert!(placement.fail_open && placement.to_string().contains("ALL LOOK DOWN"));
     let mut states = all(State::Down);
     states[1].1 = State::Drained;
@@ -215,7 +216,7 @@ fn a_datacenter_without_a_server_of_the_role_that_is_up_is_out() {
     let none = Placer::new(steering, Arc::new(view));
     assert_eq!(choose(&none, "near", "1.9.9.9").0, "tokyo");
     let target = none.steering().target("near.shop.test").unwrap();
-    let placement = none.explain(target, &"1.9.9.9".parse().unwrap(), AddressType::A);
+    let placement = none.explain(target, &"1.9.9.9".parse().unwrap(), "A");
     assert_eq!(
         placement.ranking.last().map(|last| last.reason.as_str()),
         Some("no server of the role is up")
@@ -230,7 +231,7 @@ fn a_datacenter_without_a_server_of_the_role_that_is_up_is_out() {
 fn explain_reads_well() {
     let placer = placer(&[("seoul", State::Down)]);
     let target = placer.steering().target("near.shop.test").unwrap();
-    let text = placer.explain(target, &"1.9.9.0/24".parse().unwrap(), AddressType::A).to_string();
+    let text = placer.explain(target, &"1.9.9.0/24".parse().unwrap(), "A").to_string();
     let expected = "\
 near.shop.test for 1.9.9.0/24
   place   KR, AS (from ranges)
@@ -268,7 +269,7 @@ fn a_type_that_is_not_answered_is_so_for_everyone() {
     let steering = Arc::new(Steering::compile(Arc::new(config(&only_v4)), places));
     let placer = placer_on(&steering, &[]);
     let target = steering.target("near.shop.test").unwrap();
-    let placement = placer.explain(target, &"91.0.0.0/16".parse().unwrap(), AddressType::Aaaa);
+    let placement = placer.explain(target, &"91.0.0.0/16".parse().unwrap(), "AAAA");
     assert_eq!((placement.answer.len(), placement.scope, placement.ttl_seconds), (0, 0, None));
 }
 
@@ -314,7 +315,7 @@ proptest! {
             let order = placer.order(target, &client);
             prop_assert_eq!(order[0], choice.datacenter);
             prop_assert_eq!(order.len(), 4);
-            let placement = placer.explain(target, &client, AddressType::A);
+            let placement = placer.explain(target, &client, "A");
             prop_assert_eq!(&placement.ranking[0].datacenter, DATACENTERS[choice.datacenter].0);
             prop_assert!(!placement.answer.is_empty());
             let best = names.iter().map(|(_, state)| state.rank()).min().unwrap();
