@@ -241,6 +241,7 @@ fn from_owner(
         let found = if is_alias { RecordType::CNAME } else { asked };
         if steered.has(found) {
             add_steered(steered, placer, found, name, client, answer);
+            add_addresses(zone, answer);
             let goes_on = is_alias && !matches!(record_type, RecordType::CNAME | RecordType::ANY);
             return answer.answers.last().filter(|_| goes_on).and_then(alias_target);
         }

@@ -1,12 +1,19 @@
 //! The lab's datacenters, and the files it writes for them.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
+/// Plain DNS, unless told otherwise.
 pub(super) const DNS_PORT: u16 = 5300;
+/// DNS over TLS and, by UDP, over QUIC.
+pub(super) const DNS_TLS_PORT: u16 = 8530;
+/// DNS over HTTPS.
+pub(super) const DNS_HTTPS_PORT: u16 = 8443;
 pub(super) const GATEWAY_PORT: u16 = 8080;
 pub(super) const AGENT_PORT: u16 = 7400;
 pub(super) const ADMIN_PORT: u16 = 7480;
@@ -15,6 +22,8 @@ pub(super) const ADMIN_PORT: u16 = 7480;
 pub(super) const NAME: &str = "www.shop.test";
 /// File name of the config.
 pub(super) const CONFIG: &str = "daemun.toml";
+/// File name of the certificate that the lab's name servers show: its own maker, so that clients can be told to trust it.
+pub(super) const CERTIFICATE: &str = "lab.pem";
 
 /// A datacenter of the lab.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +74,7 @@ pub(super) const DATACENTERS: [LabDatacenter; 3] = [
 ];
 
 /// Writes config and zone. What an earlier lab left (its facts, its view) is taken away: a lab begins from nothing.
-pub(super) fn write(directory: &Path, network: &str) -> anyhow::Result<()> {
+pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::Result<()> {
     let writing = || format!("writing the lab's files to {}", directory.display());
     fs::create_dir_all(directory).with_context(writing)?;
     for datacenter in &DATACENTERS {
@@ -74,17 +83,53 @@ pub(super) fn write(directory: &Path, network: &str) -> anyhow::Result<()> {
             fs::remove_dir_all(&data).with_context(writing)?;
         }
     }
-    fs::write(directory.join(CONFIG), config(network)).with_context(writing)?;
+    let (certificate, key) = certificate(network).context("making the lab's certificate")?;
+    fs::write(directory.join(CERTIFICATE), certificate).with_context(writing)?;
+    write_secret(&directory.join("lab.key"), &key).with_context(writing)?;
+    write_secret(&directory.join("cookie.secrets"), &cookie_secret()?).with_context(writing)?;
+    fs::write(directory.join(CONFIG), config(network, dns_port)).with_context(writing)?;
     fs::write(directory.join("shop.test.zone"), zone(network)).with_context(writing)
 }
 
-fn config(network: &str) -> String {
+/// A file that only its owner reads.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn cookie_secret() -> anyhow::Result<String> {
+    let mut secret = [0; 16];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut secret).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(format!("{:032x}\n", u128::from_be_bytes(secret)))
+}
+
+/// A certificate for the names and addresses of the lab's name servers, and its key.
+fn certificate(network: &str) -> Result<(String, String), rcgen::Error> {
+    let names = DATACENTERS.iter().flat_map(|datacenter| {
+        [format!("ns-{}.shop.test", datacenter.name), datacenter.address(network).to_string()]
+    });
+    let made = rcgen::generate_simple_self_signed(names.collect::<Vec<_>>())?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+fn config(network: &str, dns_port: u16) -> String {
     let mut text = format!(
         "# The lab's fleet. Written anew by each `daemun lab`; detection is as by default.\n\
          version = 1\n\n[fleet]\nname = \"lab\"\n\n\
-         [dns]\nlisten = [\"datacenter:{DNS_PORT}\"]\n\n\
+         [dns]\nlisten = [\"datacenter:{dns_port}\"]\n\
+         tls_listen = [\"datacenter:{DNS_TLS_PORT}\"]\nquic_listen = [\"datacenter:{DNS_TLS_PORT}\"]\n\
+         https_listen = [\"datacenter:{DNS_HTTPS_PORT}\"]\n\
+         certificate = \"{CERTIFICATE}\"\nkey = \"lab.key\"\ncookie_secrets = \"cookie.secrets\"\n\
+         chaos = [\"id\", \"version\"]\n\n\
          [[dns.zones]]\nname = \"shop.test\"\nfile = \"shop.test.zone\"\n\n\
-         [[dns.names]]\nname = \"{NAME}\"\npolicy = \"nearest\"\nttl = 5\n\n\
+         [[dns.names]]\nname = \"{NAME}\"\npolicy = \"nearest\"\nttl = 5\n\
+         types = [\"A\"]\nrecords.HTTPS = \"1 . alpn=h2\"\n\n\
+         [[dns.names]] # the apex too\nname = \"shop.test\"\npolicy = \"nearest\"\nttl = 5\n\n\
+         [[dns.names]] # a record of another type for each datacenter, the next best behind the best\n\
+         name = \"_api._tcp.shop.test\"\npolicy = \"nearest\"\nttl = 5\nanswers = 2\n\
+         records.SRV = {{ seoul = \"0 10 8080 ns-seoul\", frankfurt = \"0 10 8080 ns-frankfurt\", virginia = \"0 10 8080 ns-virginia\" }}\n\n\
          [gateway]\nlisten = [\"datacenter:{GATEWAY_PORT}\"]\norder_as = \"{NAME}\"\n\
          trusted_proxies = [\"127.0.0.0/8\"] # so that X-Forwarded-For can play the user\n\n\
          [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n"
@@ -120,7 +165,7 @@ mod tests {
     #[test]
     fn the_labs_config_is_right() {
         let directory = tempfile::tempdir().unwrap();
-        write(directory.path(), "127.9").unwrap();
+        write(directory.path(), "127.9", DNS_PORT).unwrap();
         let world = crate::world::World::load(&directory.path().join(CONFIG), None);
         let world = world.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(world.config().fleet.datacenters.len(), 3);

@@ -30,6 +30,9 @@ pub(crate) struct LabArguments {
     /// First half of the addresses, within 127/8: datacenters are at NETWORK.1.1, NETWORK.2.1 and NETWORK.3.1
     #[arg(long, default_value = DEFAULT_NETWORK, value_parser = network)]
     network: String,
+    /// The port of plain DNS; 53 takes the right to have it
+    #[arg(long, value_name = "PORT", default_value_t = DNS_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    dns_port: u16,
     /// Where config, facts and logs go [default: a directory of the user's own]
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
@@ -67,9 +70,9 @@ pub(crate) fn lab(arguments: &LabArguments) -> Result<(), Failure> {
     let directory = arguments.directory.clone().unwrap_or_else(|| directory(&arguments.network));
     runtime.block_on(async {
         // First: a lab that runs must not lose its files to one that cannot.
-        processes::check_ports(&arguments.network)?;
-        files::write(&directory, &arguments.network)?;
-        let mut processes = Processes::new(&arguments.network, &directory)?;
+        processes::check_ports(&arguments.network, arguments.dns_port)?;
+        files::write(&directory, &arguments.network, arguments.dns_port)?;
+        let mut processes = Processes::new(&arguments.network, arguments.dns_port, &directory)?;
         if arguments.tour {
             tour::tour(&mut processes).await?;
         } else {
@@ -121,7 +124,7 @@ async fn stay(processes: &mut Processes) -> anyhow::Result<()> {
 }
 
 fn introduce(processes: &Processes) {
-    let network = processes.network();
+    let (network, dns_port) = (processes.network(), processes.dns_port());
     println!("The lab is up: three datacenters, each a process on its own address.\n");
     for datacenter in &DATACENTERS {
         let pid = processes.pid(datacenter).map_or_else(|| "-".to_owned(), |pid| pid.to_string());
@@ -131,7 +134,7 @@ fn introduce(processes: &Processes) {
     let at = |datacenter: &LabDatacenter| datacenter.address(network);
     println!("\nSteer a user in Korea, in Germany, in the United States:");
     for datacenter in &DATACENTERS {
-        println!("  dig @{} -p {DNS_PORT} {NAME} +short +subnet={}/24", at(seoul), datacenter.client);
+        println!("  dig @{} -p {dns_port} {NAME} +short +subnet={}/24", at(seoul), datacenter.client);
     }
     println!("The list of servers, as a user in Germany gets it; the index page:");
     println!(

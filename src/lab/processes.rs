@@ -12,23 +12,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-use super::files::{ADMIN_PORT, AGENT_PORT, CONFIG, DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter};
+use super::files::{
+    ADMIN_PORT, AGENT_PORT, CONFIG, DATACENTERS, DNS_HTTPS_PORT, DNS_TLS_PORT, GATEWAY_PORT, LabDatacenter,
+};
 
 /// Pause between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Fails, naming all ports that are not free, before anything is started.
-pub(super) fn check_ports(network: &str) -> anyhow::Result<()> {
+pub(super) fn check_ports(network: &str, dns_port: u16) -> anyhow::Result<()> {
     let mut taken = Vec::new();
     for datacenter in &DATACENTERS {
         let address = datacenter.address(network);
         let name = datacenter.name;
-        if let Err(error) = UdpSocket::bind((address, DNS_PORT)) {
-            taken.push(format!("  {address}:{DNS_PORT} udp, DNS of {name}: {error}"));
+        for (port, what) in [(dns_port, "DNS"), (DNS_TLS_PORT, "DNS over QUIC")] {
+            if let Err(error) = UdpSocket::bind((address, port)) {
+                taken.push(format!("  {address}:{port} udp, {what} of {name}: {error}"));
+            }
         }
-        for (port, what) in
-            [(DNS_PORT, "DNS"), (GATEWAY_PORT, "front door"), (AGENT_PORT, "agent"), (ADMIN_PORT, "admin")]
-        {
+        for (port, what) in [
+            (dns_port, "DNS"),
+            (DNS_TLS_PORT, "DNS over TLS"),
+            (DNS_HTTPS_PORT, "DNS over HTTPS"),
+            (GATEWAY_PORT, "front door"),
+            (AGENT_PORT, "agent"),
+            (ADMIN_PORT, "admin"),
+        ] {
             if let Err(error) = TcpListener::bind((address, port)) {
                 taken.push(format!("  {address}:{port} tcp, {what} of {name}: {error}"));
             }
@@ -55,20 +64,27 @@ pub(super) struct Death {
 #[derive(Debug)]
 pub(super) struct Processes {
     network: String,
+    dns_port: u16,
     directory: PathBuf,
     program: PathBuf,
     running: Vec<(&'static LabDatacenter, Child)>,
 }
 
 impl Processes {
-    pub(super) fn new(network: &str, directory: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(network: &str, dns_port: u16, directory: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program")?;
         Ok(Self {
             network: network.to_owned(),
+            dns_port,
             directory: directory.to_owned(),
             program,
             running: Vec::new(),
         })
+    }
+
+    /// The port of plain DNS.
+    pub(super) fn dns_port(&self) -> u16 {
+        self.dns_port
     }
 
     pub(super) fn network(&self) -> &str {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
 
-use super::files::{DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME};
+use super::files::{DATACENTERS, GATEWAY_PORT, LabDatacenter, NAME};
 use super::observe;
 use super::processes::Processes;
 use crate::clock;
@@ -112,7 +112,7 @@ async fn resolve(
     server: &LabDatacenter,
     user: &LabDatacenter,
 ) -> anyhow::Result<IpAddr> {
-    let answer = observe::resolve(processes.at(server, DNS_PORT), NAME, user.client).await?;
+    let answer = observe::resolve(processes.at(server, processes.dns_port()), NAME, user.client).await?;
     match answer[..] {
         [address] => Ok(address),
         _ => Err(anyhow!(
