@@ -8,6 +8,7 @@ mod deploy;
 mod failover;
 mod fleet;
 mod reload;
+mod resolvers;
 mod roles;
 mod steering;
 mod tour;
