@@ -148,14 +148,15 @@ fn config(network: &str, dns_port: u16) -> String {
 }
 
 fn zone(network: &str) -> String {
-    let mut text = String::from("$TTL 300\n@ 3600 IN SOA ns-seoul hostmaster 1 7200 1800 259200 60\n");
+    let mut text =
+        String::from("$TTL 300\n@ 3600 IN SOA ns-seoul hostmaster 2026112001 14400 3600 1209600 300\n");
     for datacenter in &DATACENTERS {
         text += &format!("@ NS ns-{}\n", datacenter.name);
     }
     for datacenter in &DATACENTERS {
         text += &format!("ns-{} A {}\n", datacenter.name, datacenter.address(network));
     }
-    text + "@ TXT \"the lab of daemun\"\nshop CNAME www\n"
+    text + "@ MX 10 mail\nmail A 192.0.2.25\n@ TXT \"v=spf1 -all\"\n@ CAA 0 issue \"ca.test\"\nshop CNAME www\n"
 }
 
 #[cfg(test)]

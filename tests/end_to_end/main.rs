@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 #![expect(clippy::disallowed_methods, reason = "an observer from outside has its own clock")]
 
+mod audits;
 mod command_line;
 mod deploy;
 mod failover;
