@@ -26,7 +26,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -182,6 +182,7 @@ impl Bound {
 }
 
 async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
+    let mut signals = Signals::catch()?;
     let me = arguments.datacenter.as_str();
     let config = Arc::clone(world.config());
     let here =
@@ -254,7 +255,7 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     tokio::select! {
-        told = until_told(&arguments, &mut tasks) => told?,
+        told = until_told(&arguments, &mut signals, &mut tasks) => told?,
         Some(_) = doors.join_next() => return Err(anyhow!("the gateway ended, which it never should")),
     }
     tracing::info!("stopping: finishing what is under way");
@@ -262,7 +263,7 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     tokio::select! {
         _ = doors.join_all() => Ok(()),
         // Told twice: at once.
-        told = until_told(&arguments, &mut tasks) => told,
+        told = until_told(&arguments, &mut signals, &mut tasks) => told,
     }
 }
 
@@ -506,13 +507,26 @@ fn needs_restart(old: &Config, new: &Config) -> bool {
         || old.sync.admin != new.sync.admin
 }
 
+/// The signals that end us well; caught from before anything is served.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+}
+
 /// Ends when a signal, the parent, or the end of a part says so.
 async fn until_told(
     arguments: &RunArguments,
+    signals: &mut Signals,
     tasks: &mut JoinSet<anyhow::Result<&'static str>>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let parent_gone = async {
         if !arguments.end_with_stdin {
             return std::future::pending().await;
@@ -521,8 +535,8 @@ async fn until_told(
         while tokio::io::stdin().read(&mut nothing).await.is_ok_and(|read| read > 0) {}
     };
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = signals.terminate.recv() => Ok(()),
+        _ = signals.interrupt.recv() => Ok(()),
         () = parent_gone => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
             Ok(Ok(part)) => Err(anyhow!("{part} ended, which it never should")),

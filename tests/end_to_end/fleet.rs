@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -65,8 +65,14 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A fleet at 127.`half`, with `extra` at the end of its config. Nothing is started.
     pub(crate) fn new(half: u8, extra: &str) -> Self {
+        Self::with_dns(half, "listen = [\"datacenter:5300\"]\n", extra)
+    }
+
+    /// The same with these lines in the `[dns]` section of its config.
+    pub(crate) fn with_dns(half: u8, dns: &str, extra: &str) -> Self {
         let fleet = Self { directory: TempDir::new().unwrap(), half, processes: BTreeMap::new() };
-        fs::write(fleet.config_path(), fleet.config(extra)).unwrap();
+        let config = fleet.config(extra).replace("listen = [\"datacenter:5300\"]\n", dns);
+        fs::write(fleet.config_path(), config).unwrap();
         fs::write(fleet.path("shop.test.zone"), fleet.zone()).unwrap();
         fleet
     }
@@ -201,6 +207,31 @@ impl Fleet {
         let url = format!("http://{}:7480", self.address(name));
         let output = run(&["status", "--json", "--admin", &url]);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// The metrics of a datacenter's main process.
+    pub(crate) fn metrics(&self, name: &str) -> String {
+        let mut stream = TcpStream::connect((self.address(name), 7480)).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut metrics = String::new();
+        stream.read_to_string(&mut metrics).unwrap();
+        metrics
+    }
+
+    /// The sum of a metric over its labels that contain `labels`.
+    pub(crate) fn metric(&self, name: &str, metric: &str, labels: &str) -> f64 {
+        let metrics = self.metrics(name);
+        let of_metric = metrics.lines().filter(|line| {
+            line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(labels)
+        });
+        of_metric.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// The number of the process that has these roles.
+    pub(crate) fn pid(&self, name: &str, roles: &str) -> u32 {
+        self.processes[&(name.to_owned(), roles.to_owned())].id()
     }
 
     /// The answer of a datacenter's name server.

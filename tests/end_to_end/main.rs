@@ -12,5 +12,7 @@ mod reload;
 mod resolvers;
 mod roles;
 mod steering;
+mod streams;
 mod tour;
+mod transports;
 mod world_map;

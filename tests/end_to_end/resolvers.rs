@@ -3,8 +3,7 @@
 //! their clients are told. Networks 127.40 (unbound), 127.41 (pdns-recursor) and 127.42 (knot-resolver).
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -99,19 +98,7 @@ impl Drop for Resolver {
 
 /// How many questions the three name servers have answered.
 fn asked(fleet: &Fleet) -> u64 {
-    let of = |name: &str| {
-        let mut stream = TcpStream::connect((fleet.address(name), 7480)).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut metrics = String::new();
-        stream.read_to_string(&mut metrics).unwrap();
-        metrics
-            .lines()
-            .filter(|line| line.starts_with("daemun_dns_queries_total{"))
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-            .sum::<u64>()
-    };
-    NAMES.into_iter().map(of).sum()
+    NAMES.into_iter().map(|name| fleet.metric(name, "daemun_dns_queries_total", "") as u64).sum()
 }
 
 /// Clients of three networks, told apart by the address they ask from: each network is asked for upstream,

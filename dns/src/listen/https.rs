@@ -10,6 +10,7 @@ use hickory_proto::op::Message;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +27,8 @@ const PATH: &str = "/dns-query";
 const MESSAGE: &str = "application/dns-message";
 /// The longest message.
 const BODY_BYTES_MAX: usize = u16::MAX as usize;
+/// How much of a body that is too long is read, so that its sender sees why it is refused.
+const PATIENCE_BYTES: usize = 2 * BODY_BYTES_MAX;
 /// Headers of one request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Queries at once on one connection.
@@ -92,29 +95,40 @@ async fn answer(request: Request<Incoming>, peer: Peer, responder: &Responder) -
 
 /// The message of a request.
 async fn query(request: Request<Incoming>) -> Result<Bytes, (StatusCode, &'static str)> {
-    if request.uri().path() != PATH {
+    let (parts, body) = request.into_parts();
+    let asked = asked_by(&parts);
+    // The body is read whatever is wrong: a client that is still sending would not see our answer.
+    let read = tokio::time::timeout(IDLE, Limited::new(body, PATIENCE_BYTES).collect()).await;
+    if let Some(query) = asked? {
+        return Ok(query);
+    }
+    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 65,535 bytes");
+    match read {
+        Ok(Ok(body)) => Some(body.to_bytes()).filter(|body| body.len() <= BODY_BYTES_MAX).ok_or(too_long),
+        Ok(Err(_)) => Err(too_long),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    }
+}
+
+/// The message in a request's head; none if it is in the body.
+fn asked_by(parts: &Parts) -> Result<Option<Bytes>, (StatusCode, &'static str)> {
+    if parts.uri.path() != PATH {
         return Err((StatusCode::NOT_FOUND, "queries go to /dns-query"));
     }
-    match *request.method() {
+    match parts.method {
         Method::GET => {
-            let query = request.uri().query().unwrap_or_default();
+            let query = parts.uri.query().unwrap_or_default();
             let dns = query.split('&').find_map(|pair| pair.strip_prefix("dns="));
             let dns = dns.ok_or((StatusCode::BAD_REQUEST, "the query string has no `dns=`"))?;
             let decoded = BASE64URL_NOPAD.decode(dns.trim_end_matches('=').as_bytes());
-            decoded.map(Bytes::from).map_err(|_| (StatusCode::BAD_REQUEST, "`dns=` is not base64url"))
+            decoded
+                .map(|query| Some(query.into()))
+                .map_err(|_| (StatusCode::BAD_REQUEST, "`dns=` is not base64url"))
         }
-        Method::POST => {
-            if request.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != MESSAGE) {
-                let why = "the content type is not application/dns-message";
-                return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-            }
-            let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-            match tokio::time::timeout(IDLE, body).await {
-                Ok(Ok(body)) => Ok(body.to_bytes()),
-                Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 65,535 bytes")),
-                Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-            }
+        Method::POST if parts.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != MESSAGE) => {
+            Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type is not application/dns-message"))
         }
+        Method::POST => Ok(None),
         _ => Err((StatusCode::METHOD_NOT_ALLOWED, "GET and POST are answered")),
     }
 }
