@@ -24,6 +24,7 @@ pub(crate) struct Admin {
     pub(crate) worlds: watch::Receiver<Arc<World>>,
     pub(crate) refused_reload: watch::Receiver<Vec<String>>,
     pub(crate) views: watch::Receiver<Arc<FleetView>>,
+    pub(crate) heard: watch::Receiver<bool>,
     pub(crate) agent: Option<Arc<Agent>>,
     pub(crate) registry: Registry,
 }
@@ -34,6 +35,9 @@ impl Admin {
         let config = world.config();
         let mut complaints = world.complaints.clone();
         complaints.extend(latest(&self.refused_reload));
+        if !latest(&self.heard) {
+            complaints.push("no agent is heard: the view is the last known".to_owned());
+        }
         let zone_file = |origin: &hickory_proto::rr::LowerName| {
             world.zone_files.get(origin.to_string().trim_end_matches('.'))
         };

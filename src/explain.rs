@@ -106,6 +106,7 @@ fn wire(arguments: &ExplainArguments, world: &World, placer: Placer) -> anyhow::
         placer: Arc::clone(&placer),
         identity: Identity { name: "explain".to_owned(), version: "daemun".to_owned() },
         secrets: Secrets::one([0; 16]),
+        is_stale: false,
     };
     let metrics = daemun_dns::Metrics::new(&prometheus::Registry::new())?;
     let responder = Responder::new(state, metrics, clock::machine());

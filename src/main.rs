@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod explain;
 mod lab;
+mod name_server;
 mod run;
 mod status;
 mod world;

@@ -15,9 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use daemun_dns::cookie::Secrets;
-use daemun_dns::listen::{Addresses, Listeners, TlsIdentity};
-use daemun_dns::{Identity, Responder, ZoneMetrics};
+use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, FleetView, Placer};
 use daemun_gateway::Door;
@@ -31,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ViewMetrics};
+use crate::name_server::NameServer;
 use crate::world::{Refusal, World};
 use crate::{Failure, clock, world};
 
@@ -182,7 +181,7 @@ impl Bound {
 }
 
 async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
-    let mut signals = Signals::catch()?;
+    let signals = Signals::catch()?;
     let me = arguments.datacenter.as_str();
     let config = Arc::clone(world.config());
     let here =
@@ -197,13 +196,15 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     let mut tasks: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
 
     let view_file = arguments.data.join("view.json");
-    let (views, agent) = start_view(&arguments, &configs, bound.agent, &view_file, &mut tasks)?;
+    let Views { views, heard, agent } =
+        start_view(&arguments, &configs, bound.agent, &view_file, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
     let name_server = match bound.dns {
         Some(listeners) => {
-            let server = NameServer::new(&arguments, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?;
+            let id = arguments.id.as_deref().unwrap_or(me);
+            let server = NameServer::new(id, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?;
             let (responder, identity) = (Arc::clone(&server.responder), server.identity.clone());
             tasks.spawn(
                 async move { listeners.serve(responder, identity).await.context("dns").map(|()| "dns") },
@@ -231,6 +232,7 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
         worlds: worlds.subscribe(),
         refused_reload: refused.subscribe(),
         views: views.clone(),
+        heard: heard.clone(),
         agent,
         registry: registry.clone(),
     });
@@ -245,6 +247,7 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
         worlds: worlds.subscribe(),
         refused: refused.subscribe(),
         views,
+        heard,
         name_server,
         door,
         metrics: ViewMetrics::new(&registry)?,
@@ -254,8 +257,19 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     tasks.spawn(reload(arguments.config.clone(), me.to_owned(), worlds, configs, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
+    until_over(&arguments, signals, tasks, doors, &stop).await
+}
+
+/// Waits for a reason to end, then for what is under way.
+async fn until_over(
+    arguments: &RunArguments,
+    mut signals: Signals,
+    mut tasks: JoinSet<anyhow::Result<&'static str>>,
+    mut doors: JoinSet<()>,
+    stop: &watch::Sender<bool>,
+) -> anyhow::Result<()> {
     tokio::select! {
-        told = until_told(&arguments, &mut signals, &mut tasks) => told?,
+        told = until_told(arguments, &mut signals, &mut tasks) => told?,
         Some(_) = doors.join_next() => return Err(anyhow!("the gateway ended, which it never should")),
     }
     tracing::info!("stopping: finishing what is under way");
@@ -263,72 +277,18 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     tokio::select! {
         _ = doors.join_all() => Ok(()),
         // Told twice: at once.
-        told = until_told(&arguments, &mut signals, &mut tasks) => told,
+        told = until_told(arguments, &mut signals, &mut tasks) => told,
     }
 }
 
-/// The name server of this process, but for its sockets.
-struct NameServer {
-    responder: Arc<Responder>,
-    identity: Option<Arc<TlsIdentity>>,
-    name: Identity,
-    /// Of this process, for when the fleet has none.
-    own_secret: Secrets,
+/// Where views come from.
+struct Views {
+    views: watch::Receiver<Arc<FleetView>>,
+    /// Whether anybody says what the newest is.
+    heard: watch::Receiver<bool>,
+    /// The agent, if it is in this process.
+    agent: Option<Arc<Agent>>,
 }
-
-impl NameServer {
-    fn new(
-        arguments: &RunArguments,
-        world: &World,
-        placer: &Arc<Placer>,
-        registry: &Registry,
-    ) -> anyhow::Result<Self> {
-        let mut secret = [0; 16];
-        let random = rustls::crypto::ring::default_provider().secure_random;
-        random.fill(&mut secret).map_err(|_| anyhow!("the system gives no random numbers"))?;
-        let own_secret = Secrets::one(secret);
-        let name = Identity {
-            name: arguments.id.clone().unwrap_or_else(|| arguments.datacenter.clone()),
-            version: format!("daemun {}", env!("CARGO_PKG_VERSION")),
-        };
-        let state = dns_state(world, placer, &name, &own_secret);
-        let responder = Responder::new(state, daemun_dns::Metrics::new(registry)?, clock::machine());
-        let identity = world.certificate.clone().map(TlsIdentity::new);
-        Ok(Self { responder: Arc::new(responder), identity, name, own_secret })
-    }
-
-    /// From now on answers from these.
-    fn set(&self, world: &World, placer: &Arc<Placer>) {
-        self.responder.set_state(dns_state(world, placer, &self.name, &self.own_secret));
-        if let (Some(identity), Some(certificate)) = (&self.identity, &world.certificate) {
-            identity.set(certificate.clone());
-        }
-        let zones = world.zone_files.iter().map(|(name, file)| ZoneMetrics {
-            name,
-            serial: world.zones.get(name).map_or(0, |zone| zone.serial()),
-            loaded_unix_ms: file.loaded_unix_ms,
-            is_refused: file.is_refused,
-        });
-        self.responder.metrics().set_zones(zones);
-    }
-}
-
-fn dns_state(
-    world: &World,
-    placer: &Arc<Placer>,
-    name: &Identity,
-    own_secret: &Secrets,
-) -> daemun_dns::State {
-    daemun_dns::State {
-        zones: Arc::clone(&world.zones),
-        placer: Arc::clone(placer),
-        identity: name.clone(),
-        secrets: world.secrets.clone().unwrap_or_else(|| own_secret.clone()),
-    }
-}
-
-/// Where views come from: later views, and the agent if it is in this process.
-type Views = (watch::Receiver<Arc<FleetView>>, Option<Arc<Agent>>);
 
 /// The agent, or, without one, the view that other agents publish; both begin from the last good on disk.
 fn start_view(
@@ -350,7 +310,8 @@ fn start_view(
         tasks.spawn(async move {
             running.run(listeners, settings.configs).await.map(|()| "sync").context("sync")
         });
-        return Ok((agent.views(), Some(agent)));
+        let (_, heard) = watch::channel(true); // it hears itself
+        return Ok(Views { views: agent.views(), heard, agent: Some(agent) });
     }
     let view = disk::read::<FleetView>(view_file).unwrap_or_else(|error| {
         tracing::warn!(%error, "starting without the last view");
@@ -359,11 +320,12 @@ fn start_view(
     let view = view.unwrap_or_else(|| FleetView::unobserved(&last_sent::<Arc<_>>(configs)));
     let views = watch::Sender::new(Arc::new(view));
     let receiver = views.subscribe();
+    let (hear, heard) = watch::channel(true);
     let (me, configs) = (arguments.datacenter.clone(), configs.subscribe());
     tasks.spawn(async move {
-        daemun_sync::follow(&me, configs, views).await.map(|()| "follow").context("follow")
+        daemun_sync::follow(&me, configs, views, hear).await.map(|()| "follow").context("follow")
     });
-    Ok((receiver, None))
+    Ok(Views { views: receiver, heard, agent: None })
 }
 
 /// Keeps the newest view on disk, in the disk's own time: users do not wait for it.
@@ -386,6 +348,7 @@ struct Follower {
     worlds: watch::Receiver<Arc<World>>,
     refused: watch::Receiver<Vec<String>>,
     views: watch::Receiver<Arc<FleetView>>,
+    heard: watch::Receiver<bool>,
     name_server: Option<NameServer>,
     door: Option<Arc<Door>>,
     metrics: ViewMetrics,
@@ -399,7 +362,7 @@ impl Follower {
             let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
             let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
             if let Some(server) = &self.name_server {
-                server.set(&world, &placer);
+                server.set(&world, &placer, !latest_seen(&mut self.heard));
             }
             if let Some(door) = &self.door {
                 door.set_state(placer, world.page.as_deref());
@@ -408,6 +371,7 @@ impl Follower {
             tokio::select! {
                 changed = self.worlds.changed() => changed.context("the files are no longer watched")?,
                 changed = self.views.changed() => changed.context("nobody publishes views any more")?,
+                Ok(()) = self.heard.changed() => {}
                 changed = self.refused.changed() => changed.context("the files are no longer watched")?,
             }
         }

@@ -44,6 +44,9 @@ pub struct ExtendedError {
 impl ExtendedError {
     const FAIL_OPEN: Self =
         Self { code: 0, text: "every datacenter looks down: answered as if all were well" };
+    const STALE: Self = Self { code: 3, text: "no agent is heard: placed by the last view" };
+    const NOT_READY: Self =
+        Self { code: 14, text: "nothing has been observed yet: placed as if all were well" };
     const PROHIBITED: Self = Self { code: 18, text: "not told to answer this" };
     const NOT_AUTHORITATIVE: Self = Self { code: 20, text: "not in a zone that is served here" };
     const NOT_SUPPORTED: Self = Self { code: 21, text: "not served: zones come from files" };
@@ -151,8 +154,12 @@ pub fn answer(state: &State, question: &Question, client: &Client) -> Answer {
             None => break, // leads out of our zones: the resolver goes on
         }
     }
-    if placer.view().fail_open && !answer.placed.is_empty() {
-        answer.extended_error = Some(ExtendedError::FAIL_OPEN);
+    if !answer.placed.is_empty() {
+        answer.extended_error = match placer.view() {
+            view if view.fail_open => Some(ExtendedError::FAIL_OPEN),
+            view if view.generation == 0 => Some(ExtendedError::NOT_READY),
+            _ => state.is_stale.then_some(ExtendedError::STALE),
+        };
     }
     answer
 }

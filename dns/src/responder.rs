@@ -28,6 +28,8 @@ pub struct State {
     pub identity: Identity,
     /// What cookies are signed with.
     pub secrets: Secrets,
+    /// No agent has been heard for a while: the view is the last known.
+    pub is_stale: bool,
 }
 
 /// Who the server is, for those who ask.

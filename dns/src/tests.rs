@@ -96,7 +96,7 @@ fn of(zones: Arc<Zones>, placer: Arc<Placer>) -> Responder {
     let identity = Identity { name: "seoul".to_owned(), version: "daemun".to_owned() };
     let secrets = cookie::Secrets::one([7; 16]);
     let clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_000_000_000 };
-    Responder::new(State { zones, placer, identity, secrets }, metrics, clock)
+    Responder::new(State { zones, placer, identity, secrets, is_stale: false }, metrics, clock)
 }
 
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(91, 0, 0, 1)); // RIPE NCC

@@ -17,10 +17,12 @@ const POLL: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(800);
 /// Pause after an answer, so that an agent that answers at once does not keep a core busy.
 const BREATH: Duration = Duration::from_millis(20);
+/// Rounds without an answer from any agent after which what is known counts as old: at least two seconds.
+const ROUNDS_UNHEARD_MAX: u32 = 4;
 /// Pause when no agent answered.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Follows the agents until dropped; each newer view goes to `views`.
+/// Follows the agents until dropped; each newer view goes to `views`, and whether any agent is heard to `heard`.
 ///
 /// # Errors
 /// When no HTTP client can be made.
@@ -28,8 +30,10 @@ pub async fn follow(
     me: &str,
     mut configs: watch::Receiver<Arc<Config>>,
     views: watch::Sender<Arc<FleetView>>,
+    heard: watch::Sender<bool>,
 ) -> Result<(), reqwest::Error> {
     let client = link::client()?;
+    let mut rounds_unheard = 0;
     loop {
         let config = latest_seen(&mut configs);
         let mut agents: Vec<_> = config.fleet.datacenters.iter().collect();
@@ -57,6 +61,11 @@ pub async fn follow(
                 Err(why) => tracing::debug!(agent = datacenter.name, why, "following the view"),
             }
         }
+        rounds_unheard = if answered { 0 } else { rounds_unheard + 1 };
+        heard.send_if_modified(|heard| {
+            let is_heard = rounds_unheard < ROUNDS_UNHEARD_MAX;
+            std::mem::replace(heard, is_heard) != is_heard
+        });
         tokio::time::sleep(if answered { BREATH } else { RETRY }).await;
     }
 }

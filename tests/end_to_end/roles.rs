@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+
 use crate::fleet::{CLIENTS, Fleet, NAMES, wait};
 
 /// The front door's answer to a request for its page.
@@ -45,6 +47,16 @@ fn answers_go_on_without_any_agent_and_start_from_disk() {
         let page = page(&fleet, "seoul").expect("a page");
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("</html>"), "{page}");
     }
+
+    // That nobody is heard is said to whoever wants to know (RFC 8914: Stale Answer).
+    let is_told_stale = || {
+        let edns = fleet.ask("virginia", "www.shop.test.", Some(CLIENTS[0])).ok()?.edns?;
+        match edns.option(EdnsCode::Unknown(15))? {
+            EdnsOption::Unknown(_, error) => error.starts_with(&[0, 3]).then_some(()),
+            _ => None,
+        }
+    };
+    wait("an answer that says it is stale", is_told_stale);
 
     // A name server that starts now has nobody to ask: it answers from what it kept.
     fleet.kill("seoul", "dns");

@@ -60,6 +60,7 @@ fn responder_of(zones: Zones) -> Responder {
         placer: placer(),
         identity: Identity { name: "fuzz".to_owned(), version: "1".to_owned() },
         secrets: Secrets::one([7; 16]),
+        is_stale: false,
     };
     let clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_800_000_000_000 };
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");

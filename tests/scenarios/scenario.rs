@@ -114,10 +114,15 @@ impl Scenario {
 
     fn view(&self, config: &Config) -> Result<FleetView, String> {
         let mut view = FleetView::unobserved(config);
+        view.generation = 1;
         for line in self.bodies("view").flat_map(str::lines).filter(|line| !line.trim().is_empty()) {
             let (who, what) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
             if who == "fail-open" {
                 view.fail_open = true;
+            } else if who == "unobserved" {
+                view.generation = 0;
+            } else if who == "stale" {
+                // Of the process, not of the view: see `responder`.
             } else if let Some(server) = view.servers.get_mut(who) {
                 server.health = match what {
                     "down" => Health::Down,
@@ -169,6 +174,7 @@ impl Scenario {
             placer: Arc::new(placer),
             identity: Identity { name: "seoul-1".to_owned(), version: "daemun 1.0".to_owned() },
             secrets: Secrets::parse("000102030405060708090a0b0c0d0e0f\nf0e0d0c0b0a090807060504030201000")?,
+            is_stale: self.bodies("view").any(|body| body.lines().any(|line| line.trim() == "stale")),
         };
         let metrics = Metrics::new(&prometheus::Registry::new()).map_err(|error| error.to_string())?;
         Ok(Ok(Responder::new(state, metrics, clock())))
