@@ -46,6 +46,15 @@ check = { http = "/health", status = 204 }
 
 [dns]
 listen = ["datacenter:53", "[::1]:5353"]
+tls_listen = "datacenter:853"
+certificate = "dns.pem"
+key = "dns.key"
+proxies = "10.0.0.9"
+subnet_from = ["8.8.8.0/24"]
+cookie_secrets = "cookies"
+rate_limit = { answers_per_second = 50, slip = 3, exempt = "10.0.0.0/8" }
+amplification_max = 9
+chaos = ["id"]
 default_order = ["frankfurt"]
 
 [[dns.zones]]
@@ -58,6 +67,11 @@ policy = "nearest"
 band_km = 500
 weights = { seoul = 2, frankfurt = 1 }
 ttl = 60
+ttl_changing = 7
+answers = 2
+types = ["A"]
+records.HTTPS = "1 . alpn=h2"
+records.srv = { seoul = "0 1 2 a", frankfurt = ["0 1 2 b", "0 1 2 c"] }
 
 [[dns.names]]
 name = "api.shop.example"
@@ -123,6 +137,17 @@ fn everything_is_read() {
         (www.name.as_str(), www.ttl_seconds, &www.types[..]),
         ("www.shop.example", 60, &[AddressType::A][..])
     );
+    assert_eq!((www.ttl_changing_seconds, www.answers, second.ttl_changing_seconds), (7, 2, 5));
+    let records: Vec<_> = www.records.iter().map(|r| (r.record_type.as_str(), &r.by_datacenter)).collect();
+    let alike = vec!["1 . alpn=h2".to_owned()];
+    assert!(records.contains(&("HTTPS", &vec![alike.clone(), alike])));
+    let apart = vec![vec!["0 1 2 a".to_owned()], vec!["0 1 2 b".to_owned(), "0 1 2 c".to_owned()]];
+    assert!(records.contains(&("SRV", &apart)));
+    assert_eq!(config.dns.tls_listen.len(), 1);
+    assert!(config.dns.certificate.as_ref().is_some_and(|files| files.key == "dns.key"));
+    assert_eq!(config.dns.rate_limit.slip, 3);
+    assert_eq!((config.dns.amplification_max, &config.dns.chaos[..]), (9, &[Chaos::Id][..]));
+    assert_eq!(config.dns.subnet_from.as_ref().map(Vec::len), Some(1));
     assert_eq!(www.policy, Policy::Nearest { band_km: 500, weights: vec![2, 1] });
     assert_eq!((&www.overrides[..], &second.overrides[..]), (&[0][..], &[][..]));
     assert_eq!(second.policy, Policy::Failover { order: vec![0, 1] });
@@ -172,7 +197,7 @@ fn every_problem_at_once() {
         .replace("interval = \"1s\"", "interval = 1");
     let said = parse(&text).unwrap_err();
     let places: Vec<_> = said.0.iter().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(places, [(8, 12), (30, 14), (55, 7), (80, 22)], "{said}");
+    assert_eq!(places, [(8, 12), (30, 14), (64, 7), (94, 22)], "{said}");
     assert!(said.0[0].message.contains("expected degrees north from -90 to 90, found the number 137.57"));
     assert!(said.0[1].message.contains("did you mean `frankfurt`?"));
 }
@@ -214,6 +239,40 @@ const WRONG: &[(&str, &str, &str)] = &[
         "`frankfurt` stands here twice",
     ),
     ("file = \"shop.zone\"", "", "dns.zones[0].file: missing"),
+    ("certificate = \"dns.pem\"", "", "dns.certificate: missing: expected the path of a PEM file"),
+    ("key = \"dns.key\"", "", "dns.key: missing: expected the path of a PEM file"),
+    ("proxies = \"10.0.0.9\"", "proxies = \"proxy\"", "dns.proxies: expected an address prefix"),
+    ("subnet_from = [\"8.8.8.0/24\"]", "subnet_from = []", "dns.subnet_from: expected at least one"),
+    ("cookie_secrets = \"cookies\"", "cookie_secrets = 7", "dns.cookie_secrets: expected the path"),
+    (
+        "answers_per_second = 50",
+        "answers_per_second = -1",
+        "rate_limit.answers_per_second: expected answers from 0",
+    ),
+    ("slip = 3", "slip = 30", "dns.rate_limit.slip: expected answers from 0 to 10"),
+    (
+        "exempt = \"10.0.0.0/8\"",
+        "exempt = \"10.0.0.1/8\"",
+        "dns.rate_limit.exempt: expected an address prefix",
+    ),
+    ("amplification_max = 9", "amplification_max = 1", "dns.amplification_max: expected times from 2"),
+    ("chaos = [\"id\"]", "chaos = [\"ids\"]", "dns.chaos[0]: expected one of \"id\", \"version\""),
+    ("ttl_changing = 7", "ttl_changing = 70", "dns.names[0].ttl_changing: expected at most the `ttl`, 60"),
+    ("answers = 2", "answers = 0", "dns.names[0].answers: expected datacenters from 1 to 8"),
+    (
+        "types = [\"A\"]",
+        "types = [\"A\"]\nrecords.A = \"x\"",
+        "records.A: addresses are those of the servers",
+    ),
+    (
+        "types = [\"A\"]",
+        "types = [\"A\"]\nrecords.CNAME = \"x\"",
+        "records.CNAME: a CNAME must be the only record",
+    ),
+    ("seoul = \"0 1 2 a\", ", "", "records.srv: has no data for datacenter `seoul`"),
+    ("seoul = \"0 1 2 a\"", "soul = \"0 1 2 a\"", "unknown datacenter `soul`: did you mean `seoul`?"),
+    ("records.HTTPS = \"1 . alpn=h2\"", "records.HTTPS = 1", "records.HTTPS: expected record data"),
+    ("WWW.shop.example", "WWW.*.shop.example", "dns.names[0].name: expected a domain name"),
     ("name = \"shop.example.\"", "name = \"shop..example\"", "expected a domain name"),
     (
         "name = \"shop.example.\"",
@@ -289,6 +348,7 @@ fn every_field_says_what_it_wants() {
 #[test]
 fn two_families_when_all_have_them() {
     let both = WHOLE.replace("addresses = [\"192.0.2.22\"]", "addresses = [\"192.0.2.22\", \"2001:db8::2\"]");
+    let both = both.replace("types = [\"A\"]\n", "");
     assert_eq!(parse(&both).unwrap().dns.names[0].types, [AddressType::A, AddressType::Aaaa]);
 }
 

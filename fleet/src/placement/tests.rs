@@ -56,6 +56,15 @@ name = "band.shop.test"
 policy = "nearest"
 band_km = 1500
 weights = { seoul = 50, tokyo = 50, frankfurt = 1, virginia = 1 }
+[[dns.names]]
+name = "two.shop.test"
+policy = "nearest"
+answers = 2
+[[dns.names]]
+name = "three.shop.test"
+policy = "weighted"
+weights = { seoul = 1, frankfurt = 1, virginia = 1 }
+answers = 3
 [[dns.overrides]]
 names = ["near.shop.test"]
 prefixes = ["1.2.0.0/16"]
@@ -205,6 +214,72 @@ fn all_down_fails_open_and_rests_in_order() {
 }
 
 #[test]
+fn several_are_named_best_first_and_only_who_is_used() {
+    let named = |placer: &Placer, name: &str, client: &str| -> Vec<&'static str> {
+        let (target, client) = (placer.steering().target(name).unwrap(), client.parse().unwrap());
+        let choice = placer.choose(target, &client);
+        placer.named(target, &client, choice).into_iter().map(|member| DATACENTERS[member].0).collect()
+    };
+    let well = placer(&[]);
+    assert_eq!(named(&well, "two.shop.test", "1.9.9.9"), ["seoul", "tokyo"]);
+    assert_eq!(named(&well, "near.shop.test", "1.9.9.9"), ["seoul"]);
+    let ill = placer(&[("tokyo", State::Draining)]);
+    assert_eq!(named(&ill, "two.shop.test", "1.9.9.9"), ["seoul", "frankfurt"]);
+    let last = placer(&[("tokyo", State::Down), ("frankfurt", State::Down), ("virginia", State::Drained)]);
+    assert_eq!(named(&last, "two.shop.test", "1.9.9.9"), ["seoul"], "nobody is named who is not used");
+    let all = named(&well, "three.shop.test", "9.9.9.9");
+    assert!(all.len() == 3 && !all.contains(&"tokyo"), "{all:?}");
+}
+
+#[test]
+fn an_answer_is_settled_unless_who_decides_it_is_between_two_states() {
+    let settled = |placer: &Placer, name: &str, client: &str| {
+        let target = placer.steering().target(&format!("{name}.shop.test")).unwrap();
+        placer.choose(target, &client.parse().unwrap()).settled
+    };
+    let korea = "1.9.9.9";
+    assert!(settled(&placer(&[]), "near", korea));
+    for state in [State::Draining, State::Ramping(50), State::CatchingUp] {
+        let placer = placer(&[("seoul", state)]);
+        assert!(!settled(&placer, "near", korea), "{state}: its own users may soon move");
+        assert!(settled(&placer, "near", "3.1.1.1"), "{state}: users elsewhere have nothing to do with it");
+        assert!(!settled(&placer, "share", "3.1.1.1"), "{state}: shares are everyone's");
+    }
+    let behind = placer(&[("tokyo", State::Ramping(50))]);
+    assert!(settled(&behind, "near", korea), "behind the choice");
+    assert!(!settled(&behind, "two", korea), "named as well");
+    assert!(settled(&placer(&[("seoul", State::Down)]), "near", korea), "what is down stays down");
+    let nothing_well = placer(&DATACENTERS.map(|(name, ..)| (name, State::Drained)));
+    assert!(!settled(&nothing_well, "near", korea));
+    let steering = steering();
+    let mut view = FleetView::unobserved(steering.config());
+    view.datacenters.get_mut("seoul").unwrap().suspected = true;
+    let suspected = Placer::new(steering, Arc::new(view));
+    assert!(!settled(&suspected, "near", korea) && settled(&suspected, "near", "3.1.1.1"));
+}
+
+#[test]
+fn private_blocks_are_apart_unless_an_override_is_about_them() {
+    let plain = steering();
+    let block = |steering: &Steering, client: &str| steering.private_block(&client.parse().unwrap());
+    assert_eq!(block(&plain, "10.1.2.0/24"), Some("10.0.0.0/8".parse().unwrap()));
+    assert_eq!(block(&plain, "fd00::/48"), Some("fc00::/7".parse().unwrap()));
+    assert_eq!(block(&plain, "192.168.0.0/15"), None, "not all of it");
+    assert_eq!(block(&plain, "11.0.0.0/24"), None);
+    // Around a block no scope holds it, wherever neighbours are placed alike.
+    let placer = placer(&[]);
+    for (client, length) in [("100.0.0.1", 10), ("100.128.0.1", 9), ("172.32.0.1", 11), ("169.253.0.1", 15), ("169.255.0.1", 16)] {
+        assert!(choose(&placer, "near", client).1 >= length, "{client}");
+    }
+    let over = format!("{NAMES}[[dns.overrides]]\nprefixes = [\"10.1.0.0/16\"]\norder = [\"tokyo\"]\n");
+    let places = Places::from_ranges(&[RangeFile { name: "ranges", text: RANGES }]).unwrap();
+    let steering = Arc::new(Steering::compile(Arc::new(config(&over)), Arc::new(places)));
+    assert_eq!(block(&steering, "10.1.2.0/24"), None, "the operator knows who is there");
+    assert!(block(&steering, "192.168.1.0/24").is_some());
+    assert_eq!(choose(&placer_on(&steering, &[]), "first", "10.1.2.3").0, "tokyo");
+}
+
+#[test]
 fn a_datacenter_without_a_server_of_the_role_that_is_up_is_out() {
     let steering = steering();
     let mut view = FleetView::unobserved(steering.config());
@@ -309,7 +384,7 @@ proptest! {
     fn choice_is_first_of_order_and_of_explain(states in prop::collection::vec(state(), 4), client in client()) {
         let names: Vec<_> = DATACENTERS.iter().zip(states).map(|(&(name, ..), state)| (name, state)).collect();
         let placer = placer(&names);
-        for name in ["near", "share", "first", "band"] {
+        for name in ["near", "share", "first", "band", "two", "three"] {
             let target = placer.steering().target(&format!("{name}.shop.test")).unwrap();
             let choice = placer.choose(target, &client);
             let order = placer.order(target, &client);
@@ -328,7 +403,7 @@ proptest! {
     fn the_scope_holds(states in prop::collection::vec(state(), 4), client in client(), bits in prop::collection::vec(any::<u128>(), 16)) {
         let names: Vec<_> = DATACENTERS.iter().zip(states).map(|(&(name, ..), state)| (name, state)).collect();
         let placer = placer(&names);
-        for name in ["near", "share", "first", "band"] {
+        for name in ["near", "share", "first", "band", "two", "three"] {
             let target = placer.steering().target(&format!("{name}.shop.test")).unwrap();
             let choice = placer.choose(target, &client);
             for &bits in &bits {
@@ -346,6 +421,9 @@ proptest! {
                 if other.to_canonical().is_ipv4() == client.first_address().is_ipv4() {
                     let found = placer.choose(target, &Client::address(other));
                     prop_assert_eq!(found.datacenter, choice.datacenter, "{} in /{} of {}", other, choice.scope, client);
+                    let others = placer.named(target, &Client::address(other), found);
+                    prop_assert_eq!(others, placer.named(target, &client, choice), "{} in /{} of {}", other, choice.scope, client);
+                    prop_assert_eq!(found.settled, choice.settled);
                 }
             }
         }
@@ -355,7 +433,7 @@ proptest! {
     #[test]
     fn tables_agree_with_places(client in client()) {
         let placer = placer(&[]);
-        for name in ["near", "share", "first", "band"] {
+        for name in ["near", "share", "first", "band", "two", "three"] {
             let target = placer.steering().target(&format!("{name}.shop.test")).unwrap();
             let (tiers, _) = placer.steering().tiers_at(target, client.first_address());
             let choice = placer.choose(target, &client);
