@@ -348,7 +348,8 @@ fn every_field_says_what_it_wants() {
 #[test]
 fn two_families_when_all_have_them() {
     let both = WHOLE.replace("addresses = [\"192.0.2.22\"]", "addresses = [\"192.0.2.22\", \"2001:db8::2\"]");
-    let both = both.replace("types = [\"A\"]\n", "");
+    let silent = |line: &&str| !line.starts_with("types = [\"A\"]") && !line.starts_with("records.");
+    let both = both.lines().filter(silent).collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&both).unwrap().dns.names[0].types, [AddressType::A, AddressType::Aaaa]);
 }
 
