@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use daemun_dns::{Peer, Responder, Transport, record_type, show};
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use hickory_proto::op::Message;
-use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::opt::EdnsOption;
-use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
 
 /// Whoever asks, unless told otherwise: of unknown place.
 const RESOLVER: &str = "198.51.100.53";
@@ -159,13 +157,7 @@ impl Options {
     fn packet(&self, name: &str, record_type: u16) -> Result<Vec<u8>, String> {
         let mut packet = vec![0x12, 0x34, self.flags[0], self.flags[1], 0, 1, 0, 0, 0, 0, 0, 0];
         packet[11] = self.edns.is_there.into();
-        let mut asked = Name::from_ascii(name).map_err(|error| format!("`{name}`: {error}"))?;
-        asked.set_fqdn(true);
-        let mut bytes = Vec::new();
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_name_encoding(NameEncoding::Uncompressed);
-        asked.emit(&mut encoder).map_err(|error| error.to_string())?;
-        packet.extend(bytes);
+        packet.extend(wire_name(name).ok_or(format!("`{name}` is not a name"))?);
         packet.extend(record_type.to_be_bytes());
         packet.extend(self.class.to_be_bytes());
         if self.edns.is_there {
@@ -185,6 +177,37 @@ impl Options {
         }
         Ok(packet)
     }
+}
+
+/// A name as packets have it; `\DDD` and `\X` as in master files.
+fn wire_name(name: &str) -> Option<Vec<u8>> {
+    let mut labels: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut rest = name.strip_suffix('.').filter(|rest| !rest.ends_with('\\')).unwrap_or(name).as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'.', _) => labels.push(Vec::new()),
+            (b'\\', [a, b, c, after @ ..]) if a.is_ascii_digit() => {
+                let digits = std::str::from_utf8(&[*a, *b, *c]).ok()?.to_owned();
+                labels.last_mut()?.push(digits.parse().ok()?);
+                rest = after;
+            }
+            (b'\\', [escaped, after @ ..]) => {
+                labels.last_mut()?.push(*escaped);
+                rest = after;
+            }
+            (byte, _) => labels.last_mut()?.push(*byte),
+        }
+    }
+    let is_root = labels == [Vec::new()];
+    if !is_root && labels.iter().any(Vec::is_empty) {
+        return None;
+    }
+    let framed = labels
+        .iter()
+        .filter(|label| !label.is_empty())
+        .flat_map(|label| std::iter::once(label.len() as u8).chain(label.iter().copied()));
+    Some(framed.chain([0]).collect())
 }
 
 /// A client subnet option, as short as it can be.
