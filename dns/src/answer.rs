@@ -9,7 +9,7 @@ use daemun_fleet::placement::Choice;
 use daemun_fleet::steering::Target;
 use daemun_fleet::{Client, Placer};
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{HINFO, TXT};
+use hickory_proto::rr::rdata::{HINFO, HTTPS, TXT};
 use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
 
 use crate::State;
@@ -43,7 +43,7 @@ pub struct ExtendedError {
 
 impl ExtendedError {
     const FAIL_OPEN: Self =
-        Self { code: 0, text: "every datacenter looks down: answered as if all were well" };
+        Self { code: 0, text: "all that could answer look down: answered as if they were well" };
     const STALE: Self = Self { code: 3, text: "no agent is heard: placed by the last view" };
     const NOT_READY: Self =
         Self { code: 14, text: "nothing has been observed yet: placed as if all were well" };
@@ -61,6 +61,8 @@ pub struct Answer {
     pub authoritative: bool,
     /// Nothing is in it but the word to ask again over TCP.
     pub truncated: bool,
+    /// It leads to other name servers, whose addresses must be with it.
+    pub refers: bool,
     /// Answer section.
     pub answers: Vec<Record>,
     /// Authority section.
@@ -89,6 +91,7 @@ impl Answer {
             code,
             authoritative: false,
             truncated: false,
+            refers: false,
             answers: Vec::new(),
             authority: Vec::new(),
             additional: Vec::new(),
@@ -149,14 +152,15 @@ pub fn answer(state: &State, question: &Question, client: &Client) -> Answer {
         if answer.answers.iter().any(|record| LowerName::new(&record.name) == LowerName::new(&target)) {
             break; // a circle: it has been said
         }
-        match zones.closest(&LowerName::new(&target)) {
+        match zone_for(zones, &LowerName::new(&target), question.record_type) {
             Some(next) => (zone, name) = (next, target),
             None => break, // leads out of our zones: the resolver goes on
         }
     }
     if !answer.placed.is_empty() {
+        let is_fail_open = answer.placed.iter().any(|(target, _)| placer.is_fail_open(*target));
         answer.extended_error = match placer.view() {
-            view if view.fail_open => Some(ExtendedError::FAIL_OPEN),
+            _ if is_fail_open => Some(ExtendedError::FAIL_OPEN),
             view if view.generation == 0 => Some(ExtendedError::NOT_READY),
             _ => state.is_stale.then_some(ExtendedError::STALE),
         };
@@ -168,7 +172,9 @@ pub fn answer(state: &State, question: &Question, client: &Client) -> Answer {
 fn zone_for<'a>(zones: &'a Zones, name: &LowerName, record_type: RecordType) -> Option<&'a Zone> {
     let closest = zones.closest(name)?;
     if record_type == RecordType::DS && closest.origin() == name && !name.is_root() {
-        return zones.closest(&name.base_name()).or(Some(closest));
+        // Only a zone that delegates the name itself is its parent.
+        let above = zones.closest(&name.base_name());
+        return above.filter(|above| above.delegates(name)).or(Some(closest));
     }
     Some(closest)
 }
@@ -214,6 +220,7 @@ fn step(
         // Behind a CNAME of ours the answer stays authoritative for what it holds; a bare referral is not.
         answer.authoritative = !answer.answers.is_empty();
         answer.about = About::Below(cut);
+        answer.refers = true;
         answer.authority.extend(node.records(RecordType::NS).iter().cloned());
         add_addresses(zone, answer);
         return None;
@@ -302,14 +309,10 @@ fn add_steered(
     if record_type == RecordType::CNAME {
         named.truncate(1);
     }
-    for (position, datacenter) in named.into_iter().enumerate() {
-        let addresses = placer.addresses(steered.target, datacenter);
-        for data in steered.data(record_type, datacenter, position, addresses) {
-            let record = Record::from_rdata(name.clone(), ttl, data);
-            if !answer.answers.contains(&record) {
-                answer.answers.push(record);
-            }
-        }
+    let named =
+        named.into_iter().map(|datacenter| (datacenter, placer.addresses(steered.target, datacenter)));
+    for data in steered.data(record_type, named) {
+        answer.answers.push(Record::from_rdata(name.clone(), ttl, data));
     }
     answer.placed.push((steered.target, choice));
 }
@@ -328,26 +331,32 @@ fn negative(zone: &Zone, code: ResponseCode, answer: &mut Answer) {
 /// Addresses, from the same zone, of the hosts that the answer or a referral names. Steered names have none here:
 /// what is additional is never tailored to a client.
 fn add_addresses(zone: &Zone, answer: &mut Answer) {
-    let mut hosts: Vec<LowerName> = Vec::new();
+    let mut wanted: Vec<(LowerName, RecordType)> = Vec::new();
     for record in answer.answers.iter().chain(&answer.authority) {
-        let host = match &record.data {
-            RData::NS(ns) => &ns.0,
-            RData::MX(mx) => &mx.exchange,
-            RData::SRV(srv) => &srv.target,
-            RData::SVCB(svcb) => &svcb.target_name,
-            RData::HTTPS(https) => &https.0.target_name,
+        let (host, service) = match &record.data {
+            RData::NS(ns) => (&ns.0, None),
+            RData::MX(mx) => (&mx.exchange, None),
+            RData::SRV(srv) => (&srv.target, None),
+            // The target `.` of a service is its owner (RFC 9460 section 2.5.2); an alias leads to further services.
+            RData::SVCB(svcb) | RData::HTTPS(HTTPS(svcb)) => {
+                let is_alias = svcb.svc_priority == 0;
+                let is_owner = svcb.target_name.is_root() && !is_alias;
+                let host = if is_owner { &record.name } else { &svcb.target_name };
+                (host, is_alias.then(|| record.record_type()))
+            }
             _ => continue,
         };
         let host = LowerName::new(host);
-        if !host.is_root() && !hosts.contains(&host) {
-            hosts.push(host);
+        for kind in service.into_iter().chain([RecordType::A, RecordType::AAAA]) {
+            let pair = (host.clone(), kind);
+            if !wanted.contains(&pair) {
+                wanted.push(pair);
+            }
         }
     }
-    for host in hosts {
+    for (host, kind) in wanted {
         if let Some(node) = zone.node(&host) {
-            let addresses =
-                [RecordType::A, RecordType::AAAA].into_iter().flat_map(|family| node.records(family));
-            answer.additional.extend(addresses.cloned());
+            answer.additional.extend(node.records(kind).iter().cloned());
         }
     }
 }

@@ -7,11 +7,12 @@ use arc_swap::ArcSwap;
 use daemun_fleet::config::Dns;
 use daemun_fleet::steering::Target;
 use daemun_fleet::{Client, Clock, Placer};
+use hickory_proto::op::ResponseCode;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Question};
 use crate::cookie::{Checked, Secrets};
 use crate::limit::{Kind, Limiter, Verdict};
-use crate::wire::{self, Extras, Head, Limits, Query, Read};
+use crate::wire::{self, Extras, Head, Limits, Query, Read, Refusal};
 use crate::{Metrics, Peer, Transport, Zones};
 
 /// Idle streams are closed after this, tenths of a second (RFC 7828); see [`listen`](crate::listen).
@@ -121,7 +122,8 @@ impl Responder {
         let Read::Query(query) = wire::read(packet) else { return None };
         let cookie = self.cookie(&state, &query.head, peer.address);
         let answered = answer_query(&state, &query, peer);
-        let packet = self.write(&state, &query, &answered, peer, cookie, packet.len());
+        let (head, question, scope) = (&query.head, Some(&query.question), answered.scope(&query));
+        let packet = self.write(&state, head, question, &answered.answer, scope, peer, cookie, packet.len());
         let placed = answered.answer.placed.iter().map(|(target, _)| *target).collect();
         Some(Explained { packet, placed, client: answered.placed.client })
     }
@@ -138,7 +140,9 @@ impl Responder {
                     Verdict::Slip => answered.answer.cut(),
                     Verdict::Drop => return None,
                 }
-                let written = self.write(&state, &query, &answered, peer, cookie, packet.len());
+                let (head, question, scope) = (&query.head, Some(&query.question), answered.scope(&query));
+                let written =
+                    self.write(&state, head, question, &answered.answer, scope, peer, cookie, packet.len());
                 if written.get(2).is_some_and(|flags| flags & 0x02 != 0) {
                     self.metrics.truncated(peer.transport);
                 }
@@ -146,26 +150,43 @@ impl Responder {
             }
             Read::CookieOnly(head) => {
                 let cookie = self.cookie(&state, &head, peer.address);
-                let extras = Extras { cookie: cookie.map(|cookie| cookie.reply), ..Extras::default() };
-                let limits = Limits::new(peer.transport, &head, packet.len(), None);
-                let verdict = self.limited(&state, peer, cookie, now_ms, Kind::Error);
-                let answer = Answer::empty(hickory_proto::op::ResponseCode::NoError);
-                (verdict == Verdict::Send).then(|| wire::write(&head, None, &answer, &extras, limits))
+                // A client that sends its server cookie alone wants to know whether it is good (RFC 7873 section 5.4).
+                let has_server_part = head
+                    .options()
+                    .and_then(|options| options.cookie.as_ref())
+                    .is_some_and(|c| !c.server.is_empty());
+                let is_bad = has_server_part && cookie.is_some_and(|cookie| !cookie.is_valid);
+                let code = if is_bad { ResponseCode::BADCOOKIE } else { ResponseCode::NoError };
+                self.short(&state, &head, None, code, peer, packet.len(), now_ms)
             }
-            Read::Refuse(refusal) => {
+            Read::Refuse(Refusal { code, head, question }) => {
                 self.metrics.bad_packet(peer.transport, "refused");
-                let verdict = self.limited(&state, peer, None, now_ms, Kind::Error);
-                let limits = Limits::new(peer.transport, &refusal.head, packet.len(), None);
-                let answer = Answer::empty(refusal.code);
-                let (head, question) = (&refusal.head, refusal.question.as_ref());
-                (verdict == Verdict::Send)
-                    .then(|| wire::write(head, question, &answer, &Extras::default(), limits))
+                self.short(&state, &head, question.as_ref(), code, peer, packet.len(), now_ms)
             }
             Read::Ignore => {
                 self.metrics.bad_packet(peer.transport, "ignored");
                 None
             }
         }
+    }
+
+    /// A reply that is only a code.
+    #[expect(clippy::too_many_arguments, reason = "what is asked, by whom, when")]
+    fn short(
+        &self,
+        state: &State,
+        head: &Head,
+        question: Option<&Question>,
+        code: ResponseCode,
+        peer: Peer,
+        query_bytes: usize,
+        now_ms: u64,
+    ) -> Option<Vec<u8>> {
+        let cookie = self.cookie(state, head, peer.address);
+        if self.limited(state, peer, cookie, now_ms, Kind::Error) != Verdict::Send {
+            return None; // to cut it would make it no shorter
+        }
+        Some(self.write(state, head, question, &Answer::empty(code), None, peer, cookie, query_bytes))
     }
 
     fn cookie(&self, state: &State, head: &Head, address: IpAddr) -> Option<Checked> {
@@ -190,20 +211,22 @@ impl Responder {
         verdict
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what is asked, what is answered, to whom")]
     fn write(
         &self,
         state: &State,
-        query: &Query,
-        answered: &Answered,
+        head: &Head,
+        question: Option<&Question>,
+        answer: &Answer,
+        scope: Option<u8>,
         peer: Peer,
         cookie: Option<Checked>,
         query_bytes: usize,
     ) -> Vec<u8> {
-        let options = query.head.options();
-        let asked = |wanted: fn(&wire::Options) -> bool| options.is_some_and(wanted);
+        let asked = |wanted: fn(&wire::Options) -> bool| head.options().is_some_and(wanted);
         let keeps = peer.transport.has_keepalive() && asked(|options| options.keepalive.is_some());
         let extras = Extras {
-            scope: answered.scope(query),
+            scope,
             cookie: cookie.map(|cookie| cookie.reply),
             nsid: asked(|options| options.nsid).then_some(state.identity.name.as_bytes()),
             keepalive: keeps.then_some(KEEPALIVE_TENTHS),
@@ -211,8 +234,8 @@ impl Responder {
         };
         let is_known = cookie.is_some_and(|cookie| cookie.is_valid);
         let ratio = (!is_known).then_some(state.config().amplification_max);
-        let limits = Limits::new(peer.transport, &query.head, query_bytes, ratio);
-        wire::write(&query.head, Some(&query.question), &answered.answer, &extras, limits)
+        let limits = Limits::new(peer.transport, head, query_bytes, ratio);
+        wire::write(head, question, answer, &extras, limits)
     }
 }
 
@@ -248,7 +271,7 @@ pub(crate) fn answer_query(state: &State, query: &Query, peer: Peer) -> Answered
     let bad_keepalive =
         query.head.options().and_then(|options| options.keepalive).is_some_and(|length| length > 0);
     let answer = if bad_keepalive && peer.transport.has_keepalive() {
-        Answer::empty(hickory_proto::op::ResponseCode::FormErr)
+        Answer::empty(ResponseCode::FormErr)
     } else {
         answer::answer(state, &query.question, &placed.client)
     };

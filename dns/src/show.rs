@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use hickory_proto::rr::{DNSClass, RData, Record};
+use hickory_proto::rr::{DNSClass, Record};
 
-use crate::rdata::type_name;
+use crate::rdata::{name_text, present, type_name, uncompressed};
 
 /// A packet as text; what does not parse is said to be so.
 pub fn show(packet: &[u8]) -> String {
@@ -50,7 +50,7 @@ pub fn show(packet: &[u8]) -> String {
         text.push('\n');
     }
     for question in &message.queries {
-        let (name, class) = (question.name(), question.query_class());
+        let (name, class) = (name_text(question.name()), class_name(question.query_class()));
         let _ = writeln!(text, "question {name} {class} {}", type_name(question.query_type()));
     }
     let sections = [
@@ -64,6 +64,13 @@ pub fn show(packet: &[u8]) -> String {
         }
     }
     text
+}
+
+fn class_name(class: DNSClass) -> String {
+    match class {
+        DNSClass::Unknown(number) => format!("CLASS{number}"),
+        known => known.to_string(),
+    }
 }
 
 fn code_name(code: ResponseCode) -> String {
@@ -102,13 +109,7 @@ fn option_text(code: EdnsCode, option: &EdnsOption) -> String {
 }
 
 fn record_text(record: &Record) -> String {
-    let data = match &record.data {
-        RData::Unknown { rdata, .. } => {
-            let bytes = &rdata.anything;
-            format!("\\# {} {}", bytes.len(), data_encoding::HEXLOWER.encode(bytes))
-        }
-        data => data.to_string(),
-    };
+    let data = present(record.record_type(), &uncompressed(&record.data));
     let class = if record.dns_class == DNSClass::IN { "" } else { "CH " };
-    format!("{} {} {class}{} {data}", record.name, record.ttl, type_name(record.record_type()))
+    format!("{} {} {class}{} {data}", name_text(&record.name), record.ttl, type_name(record.record_type()))
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use daemun_fleet::config::{AddressType, SteeredName};
 use daemun_fleet::steering::Target;
 use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{SVCB, a::A, aaaa::AAAA};
+use hickory_proto::rr::rdata::{HTTPS, SVCB, a::A, aaaa::AAAA};
 use hickory_proto::rr::{Name, RData, RecordType};
 
 use crate::{rdata, zone_file};
@@ -93,35 +93,110 @@ impl Steered {
         }
     }
 
-    /// The data of a type for a datacenter whose checked addresses are these, named at a position of the answer:
-    /// 0 the choice, 1 the next best. Where records have a priority, that of the position is added.
-    pub(crate) fn data(
+    /// The data of a type for the datacenters that an answer names, the best first, each with its checked addresses.
+    /// Where records have a priority, those of a datacenter come behind all of the ones before it.
+    pub(crate) fn data<'a>(
         &self,
         record_type: RecordType,
-        datacenter: usize,
-        position: usize,
-        addresses: &[IpAddr],
+        named: impl Iterator<Item = (usize, &'a [IpAddr])>,
     ) -> Vec<RData> {
-        let of_family = |family: AddressType| addresses.iter().filter(move |address| family.holds(address));
-        let address = |address: &IpAddr| match *address {
-            IpAddr::V4(v4) => RData::A(A(v4)),
-            IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-        };
-        match record_type {
-            RecordType::A => of_family(AddressType::A).map(address).collect(),
-            RecordType::AAAA => of_family(AddressType::Aaaa).map(address).collect(),
-            other => {
-                let data = self.records.get(&other).and_then(|by| by.get(datacenter));
-                let placed = |data: &RData| at_position(data.clone(), position, addresses);
-                data.into_iter().flatten().map(placed).collect()
+        let mut given: Vec<RData> = Vec::new();
+        let mut all: Vec<RData> = Vec::new();
+        for (datacenter, addresses) in named {
+            let of = |family: AddressType| addresses.iter().filter(move |address| family.holds(address));
+            let mut new: Vec<RData> = match record_type {
+                RecordType::A => of(AddressType::A).map(address).collect(),
+                RecordType::AAAA => of(AddressType::Aaaa).map(address).collect(),
+                other => {
+                    let data = self.records.get(&other).and_then(|by| by.get(datacenter));
+                    let new = data.into_iter().flatten().map(|data| self.with_hints(data.clone(), addresses));
+                    // What is alike for all is said once.
+                    let new: Vec<RData> = new.filter(|data| !given.contains(data)).collect();
+                    given.extend(new.iter().cloned());
+                    new
+                }
+            };
+            let last = all.iter().filter_map(priority).max();
+            let first = new.iter().filter_map(priority).min();
+            if let (Some(last), Some(first)) = (last, first)
+                && first <= last
+            {
+                new.iter_mut().for_each(|data| put_behind(data, last - first + 1));
             }
+            for data in new {
+                if !all.contains(&data) {
+                    all.push(data);
+                }
+            }
+        }
+        all
+    }
+
+    /// Hints of a service at the steered name itself: the addresses that the name answers (RFC 9460 section 7.3).
+    fn with_hints(&self, data: RData, addresses: &[IpAddr]) -> RData {
+        let with = |mut svcb: SVCB| {
+            if svcb.svc_priority > 0 && svcb.target_name.is_root() {
+                let answered = addresses
+                    .iter()
+                    .filter(|address| self.families.iter().any(|family| family.holds(address)));
+                let (mut v4, mut v6) = (Vec::new(), Vec::new());
+                for address in answered {
+                    match address {
+                        IpAddr::V4(address) => v4.push(A(*address)),
+                        IpAddr::V6(address) => v6.push(AAAA(*address)),
+                    }
+                }
+                if !v4.is_empty() {
+                    svcb.svc_params.push((SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(v4))));
+                }
+                if !v6.is_empty() {
+                    svcb.svc_params.push((SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(v6))));
+                }
+                // In the order of their numbers (section 2.2).
+                svcb.svc_params.sort_by_key(|(key, _)| u16::from(*key));
+            }
+            svcb
+        };
+        match data {
+            RData::SVCB(svcb) => RData::SVCB(with(svcb)),
+            RData::HTTPS(https) => RData::HTTPS(HTTPS(with(https.0))),
+            other => other,
         }
     }
 }
 
+fn address(address: &IpAddr) -> RData {
+    match *address {
+        IpAddr::V4(v4) => RData::A(A(v4)),
+        IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
+    }
+}
+
+/// The field by which clients order records, the lower the better; none for an alias.
+fn priority(data: &RData) -> Option<u16> {
+    match data {
+        RData::SRV(srv) => Some(srv.priority),
+        RData::MX(mx) => Some(mx.preference),
+        RData::NAPTR(naptr) => Some(naptr.order),
+        RData::SVCB(svcb) | RData::HTTPS(HTTPS(svcb)) if svcb.svc_priority > 0 => Some(svcb.svc_priority),
+        _ => None,
+    }
+}
+
+fn put_behind(data: &mut RData, by: u16) {
+    let field = match data {
+        RData::SRV(srv) => &mut srv.priority,
+        RData::MX(mx) => &mut mx.preference,
+        RData::NAPTR(naptr) => &mut naptr.order,
+        RData::SVCB(svcb) | RData::HTTPS(HTTPS(svcb)) => &mut svcb.svc_priority,
+        _ => return,
+    };
+    *field = field.saturating_add(by);
+}
+
 /// What a config may not say of data that follows placement.
 fn fit(data: RData, config: &SteeredName) -> Result<RData, String> {
-    let (RData::SVCB(svcb) | RData::HTTPS(hickory_proto::rr::rdata::HTTPS(svcb))) = &data else {
+    let (RData::SVCB(svcb) | RData::HTTPS(HTTPS(svcb))) = &data else {
         return Ok(data);
     };
     if svcb.svc_priority == 0 && config.answers > 1 {
@@ -135,55 +210,4 @@ fn fit(data: RData, config: &SteeredName) -> Result<RData, String> {
         return Err("hints for the target `.` follow the datacenter: leave them out".to_owned());
     }
     Ok(data)
-}
-
-/// Data with its priority moved behind those of the positions before. Hints of a service at the steered name itself
-/// are the addresses that the name answers (RFC 9460 section 7.3).
-fn at_position(data: RData, position: usize, addresses: &[IpAddr]) -> RData {
-    let behind = |priority: u16| priority.saturating_add(u16::try_from(position).unwrap_or(u16::MAX));
-    match data {
-        RData::SRV(mut srv) => {
-            srv.priority = behind(srv.priority);
-            RData::SRV(srv)
-        }
-        RData::MX(mut mx) => {
-            mx.preference = behind(mx.preference);
-            RData::MX(mx)
-        }
-        RData::NAPTR(mut naptr) => {
-            naptr.order = behind(naptr.order);
-            RData::NAPTR(naptr)
-        }
-        RData::SVCB(svcb) => RData::SVCB(service(svcb, behind, addresses)),
-        RData::HTTPS(https) => {
-            RData::HTTPS(hickory_proto::rr::rdata::HTTPS(service(https.0, behind, addresses)))
-        }
-        other => other,
-    }
-}
-
-fn service(mut svcb: SVCB, behind: impl Fn(u16) -> u16, addresses: &[IpAddr]) -> SVCB {
-    if svcb.svc_priority == 0 {
-        return svcb;
-    }
-    svcb.svc_priority = behind(svcb.svc_priority);
-    if svcb.target_name.is_root() {
-        let v4: Vec<A> = addresses
-            .iter()
-            .filter_map(|a| if let IpAddr::V4(v4) = a { Some(A(*v4)) } else { None })
-            .collect();
-        let v6: Vec<AAAA> = addresses
-            .iter()
-            .filter_map(|a| if let IpAddr::V6(v6) = a { Some(AAAA(*v6)) } else { None })
-            .collect();
-        if !v4.is_empty() {
-            svcb.svc_params.push((SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(v4))));
-        }
-        if !v6.is_empty() {
-            svcb.svc_params.push((SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(v6))));
-        }
-        // In the order of their numbers (section 2.2).
-        svcb.svc_params.sort_by_key(|(key, _)| u16::from(*key));
-    }
-    svcb
 }

@@ -271,18 +271,21 @@ fn too_large_for_udp_is_whole_over_tcp() {
 }
 
 #[test]
-fn what_does_not_fit_tcp_either_is_cut_cleanly() {
-    let mut responder = responder(&[]);
-    let mut text = ZONE.to_owned();
-    for number in 0..900 {
-        text += &format!("huge TXT \"{number:0100}\"\n");
-    }
-    let zone = zone_file::parse("shop.zone", &text, "shop.test", &|_| Err("none".into())).unwrap();
-    let placer = Arc::clone(&responder.state().placer);
-    let zones = Arc::new(Zones::new(vec![zone], placer.steering(), "daemun.toml").unwrap());
-    responder = of(zones, placer);
-    let answer = ask_over(&responder, &query("huge.shop.test.", RecordType::TXT), Transport::Tcp);
-    assert!(answer.metadata.truncation && answer.answers.is_empty());
+fn what_fits_no_message_does_not_load() {
+    let huge = |count: usize| {
+        let records: String = (0..count).map(|number| format!("huge TXT \"{number:0100}\"\n")).collect();
+        zone_file::parse("shop.zone", &format!("{ZONE}{records}"), "shop.test", &|_| Err("none".into()))
+    };
+    let error = huge(600).unwrap_err()[0].to_string();
+    assert!(
+        error.starts_with("shop.zone:19: the TXT records of huge.shop.test. are 75600 bytes long"),
+        "{error}"
+    );
+    let placer = Arc::clone(&responder(&[]).state().placer);
+    let zones = Zones::new(vec![huge(500).unwrap()], placer.steering(), "daemun.toml").unwrap();
+    let whole =
+        ask_over(&of(Arc::new(zones), placer), &query("huge.shop.test.", RecordType::TXT), Transport::Tcp);
+    assert_eq!((whole.metadata.truncation, whole.answers.len()), (false, 500), "what loads can be told");
 }
 
 #[test]

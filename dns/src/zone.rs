@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use daemun_fleet::Steering;
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 
 use crate::zone_file::ZoneFileError;
 
 pub(crate) use crate::steered::Steered;
+
+/// Type, class, TTL and length of a record.
+const RECORD_BYTES: usize = 10;
 
 /// The records of one name, by type; none for an empty non-terminal.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,13 @@ impl Node {
     /// The records of a type.
     pub fn records(&self, record_type: RecordType) -> &[Record] {
         self.records.get(&record_type).map_or(&[], Vec::as_slice)
+    }
+
+    /// Length of a type's records in a message, bytes, at most: owners are compressed only near its start.
+    pub(crate) fn bytes(&self, record_type: RecordType) -> usize {
+        let records = self.records(record_type).iter();
+        let data = |record: &Record| record.data.to_bytes().map_or(0, |data| data.len());
+        records.map(|record| record.name.len() + RECORD_BYTES + data(record)).sum()
     }
 
     /// True for an empty non-terminal.
@@ -70,6 +81,11 @@ impl Zone {
         };
         if apex.records(RecordType::NS).is_empty() {
             return Err(format!("the zone has no NS record at {origin}"));
+        }
+        if !apex.records(RecordType::DS).is_empty() {
+            return Err(format!(
+                "the DS records of {origin} belong into the zone above (RFC 4035 section 2.4)"
+            ));
         }
         let mut negative_soa = soa.clone();
         negative_soa.ttl = soa.ttl.min(data.minimum);
@@ -177,6 +193,12 @@ impl Zone {
             at = at.base_name();
         }
         found
+    }
+
+    /// Whether a name is a delegation of this zone.
+    pub(crate) fn delegates(&self, name: &LowerName) -> bool {
+        let has_ns = |node: &Node| !node.records(RecordType::NS).is_empty();
+        *name != self.origin && self.cut_above(name).is_none() && self.nodes.get(name).is_some_and(has_ns)
     }
 
     /// The name of the wildcard that would cover a name that is not there.

@@ -13,6 +13,8 @@ use crate::zone::{Node, Zone};
 
 /// `$INCLUDE` within `$INCLUDE`: deeper than this is a loop.
 const INCLUDES_MAX: usize = 8;
+/// A message has at most 65,535 bytes; the rest is for a question, an OPT record and a CNAME before.
+const RECORD_SET_BYTES_MAX: usize = 64_000;
 /// Errors after which reading stops: the file is probably not a master file.
 const ERRORS_MAX: usize = 50;
 
@@ -74,6 +76,17 @@ pub fn parse(
             errors.push(ZoneFileError { file, line, message });
         }
     }
+    for (name, node) in &nodes {
+        for kind in node.types() {
+            let bytes = node.bytes(kind);
+            if bytes > RECORD_SET_BYTES_MAX {
+                let (file, line) = owner_lines.get(name).cloned().unwrap_or_default();
+                let message =
+                    format!("the {kind} records of {name} are {bytes} bytes long: no message can hold them");
+                errors.push(ZoneFileError { file, line, message });
+            }
+        }
+    }
     if errors.is_empty() {
         return Zone::new(&origin, nodes).map_err(whole);
     }
@@ -104,12 +117,13 @@ impl Reader<'_> {
             if self.errors.len() >= ERRORS_MAX {
                 return;
             }
-            let result = match entry.tokens.first().map(Token::text) {
-                None => continue,
-                Some(word) if word.starts_with('$') && !entry.begins_blank => {
+            let result = match (entry.problem.clone(), entry.tokens.first().map(Token::text)) {
+                (Some(problem), _) => Err(problem),
+                (None, None) => continue,
+                (None, Some(word)) if word.starts_with('$') && !entry.begins_blank => {
                     self.directive(&entry, &mut context, depth)
                 }
-                Some(_) => entry.problem.clone().map_or_else(|| self.record(&entry, file, &mut context), Err),
+                (None, Some(_)) => self.record(&entry, file, &mut context),
             };
             if let Err(message) = result {
                 self.errors.push(ZoneFileError { file: file.to_owned(), line: entry.line, message });
@@ -131,6 +145,7 @@ impl Reader<'_> {
                     ));
                 }
                 let origin = rest.first().map(|origin| name(origin, &context.origin)).transpose()?;
+                let path = path.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(path);
                 let text = (self.load)(path)
                     .map_err(|error| format!("cannot include `{}`: {error}", shown(path)))?;
                 // The included file gets this file's origin and owner, and leaves them as they were (section 5.1).
@@ -295,16 +310,7 @@ fn token_length(bytes: &[u8]) -> usize {
             b'\\' if bytes.get(at + 1).is_some_and(|next| next.is_ascii() && *next != b'\n') => at += 2,
             b'"' if quoted => return at + 1,
             // A quoted value of a parameter: key="value".
-            b'"' if at > 0 && bytes[at - 1] == b'=' => {
-                let rest = &bytes[at + 1..];
-                let end = (0..rest.len()).find(|&end| {
-                    rest[end] == b'\n' || (rest[end] == b'"' && (end == 0 || rest[end - 1] != b'\\'))
-                });
-                match end {
-                    Some(end) if rest[end] == b'"' => at += end + 2,
-                    _ => at += 1,
-                }
-            }
+            b'"' if at > 0 && bytes[at - 1] == b'=' => at += token_length(&bytes[at..]),
             b'\n' => return at,
             b' ' | b'\t' | b'\r' | b'(' | b')' | b';' if !quoted => return at,
             _ => at += 1,

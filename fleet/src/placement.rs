@@ -167,6 +167,11 @@ impl Placer {
         order.into_iter().map(|(_, _, _, member)| member.into()).collect()
     }
 
+    /// Whether all that could answer for a target look down, and are used as if they were well.
+    pub fn is_fail_open(&self, target: Target) -> bool {
+        self.targets[target.0].standing.used_rank == State::RANK_DOWN
+    }
+
     /// Why a choice is what it is, in one of a few words: for counting.
     pub fn reason_label(&self, target: Target, choice: &Choice) -> &'static str {
         let map = &self.steering.maps[self.steering.targets[target.0].map];

@@ -202,7 +202,9 @@ impl Steering {
         for block in blocks {
             compiler.set_apart_private(if block.addr().is_ipv4() { &mut v4 } else { &mut v6 }, block);
         }
-        set_apart_mapped(&mut v6);
+        if compiler.classes.len() > 1 || compiler.classes.iter().any(Class::is_hashed) {
+            set_apart_mapped(&mut v6);
+        }
         let classes = compiler.classes;
         let table = PrefixTable::build(&v4, &v6);
         self.maps.push(RankingMap {

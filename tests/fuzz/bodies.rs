@@ -95,7 +95,12 @@ pub(crate) fn packet(data: &[u8]) {
 
 /// What holds between a query and its reply.
 pub(crate) fn check(packet: &[u8], reply: &[u8], transport: Transport) {
-    let message = Message::from_vec(reply).expect("replies parse");
+    let message = match Message::from_vec(reply) {
+        Ok(message) => message,
+        // A record may have no data (RFC 3597 section 5 shows one); the library does not know any.
+        Err(error) if format!("{error:?}").contains("InvalidEmptyRecord") => return,
+        Err(error) => panic!("a reply does not parse: {error}"),
+    };
     let again = Message::from_vec(&message.to_vec().expect("and are written again")).expect("and parse");
     assert_eq!(message, again);
     assert_eq!(reply[..2], packet[..2], "the number");

@@ -5,6 +5,10 @@ use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
 use hickory_proto::serialize::txt::parse_ttl;
 
+/// RFC 1035 section 2.3.4.
+const LABEL_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 255;
+
 /// Algorithms of DNSSEC by their words (RFC 8624).
 const ALGORITHMS: [(&str, u8); 8] = [
     ("RSASHA1", 5),
@@ -34,6 +38,8 @@ pub(super) enum Field {
     Texts,
     /// A text to the end of the data, of any length.
     TextRest,
+    /// The same, not empty.
+    Target,
     /// A property of CAA.
     Tag,
     /// An algorithm of DNSSEC.
@@ -76,7 +82,8 @@ impl<'a> Fields<'a> {
             Field::Time => self.time(),
             Field::Text => self.string(),
             Field::Texts => self.strings(),
-            Field::TextRest => self.text_rest(),
+            Field::TextRest => self.text_rest(true),
+            Field::Target => self.text_rest(false),
             Field::Tag => self.tag(),
             Field::Algorithm => self.algorithm(),
             Field::Hex => self.hex_rest(),
@@ -99,9 +106,7 @@ impl<'a> Fields<'a> {
 
     fn number<T: std::str::FromStr>(&mut self, what: &str, most: &str) -> Result<T, String> {
         let token = self.next(what)?;
-        // `+5` is a number to Rust only.
-        let number = token.parse().ok().filter(|_| token.starts_with(|first: char| first.is_ascii_digit()));
-        number.ok_or_else(|| format!("expected {what} from 0 to {most}, found `{}`", shown(token)))
+        number(token).ok_or_else(|| format!("expected {what} from 0 to {most}, found `{}`", shown(token)))
     }
 
     fn u8(&mut self, what: &str) -> Result<(), String> {
@@ -172,8 +177,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A text to the end of the data, of any length.
-    fn text_rest(&mut self) -> Result<(), String> {
+    fn text_rest(&mut self, may_be_empty: bool) -> Result<(), String> {
         let bytes = text(self.next("a text")?)?;
+        if bytes.is_empty() && !may_be_empty {
+            return Err("the text is empty".to_owned());
+        }
         self.put(&bytes);
         Ok(())
     }
@@ -192,7 +200,7 @@ impl<'a> Fields<'a> {
     fn algorithm(&mut self) -> Result<(), String> {
         let token = self.next("an algorithm")?;
         let by_word = ALGORITHMS.iter().find(|(word, _)| word.eq_ignore_ascii_case(token));
-        let number = by_word.map(|&(_, number)| number).or_else(|| token.parse().ok());
+        let number = by_word.map(|&(_, number)| number).or_else(|| self::number(token));
         self.bytes.push(number.ok_or_else(|| {
             format!("expected the number of an algorithm or a word such as ED25519, found `{}`", shown(token))
         })?);
@@ -224,6 +232,11 @@ pub(crate) fn shown(text: &str) -> String {
     daemun_fleet::shorten(text)
 }
 
+/// A number of decimal digits: `+5` is one to Rust only.
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 /// Bytes of pairs of hexadecimal digits.
 pub(super) fn hex(digits: &str) -> Option<Vec<u8>> {
     HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
@@ -248,6 +261,9 @@ pub(crate) fn domain_name(text: &str, origin: &Name) -> Result<Name, String> {
     if text == "." {
         return Ok(Name::root());
     }
+    if text.starts_with('"') {
+        return Err(wrong("quotes are for texts"));
+    }
     let mut labels: Vec<Vec<u8>> = vec![Vec::new()];
     for (byte, is_escaped) in unescape(text).map_err(|reason| wrong(&reason))? {
         match (byte, labels.last_mut()) {
@@ -261,6 +277,13 @@ pub(crate) fn domain_name(text: &str, origin: &Name) -> Result<Name, String> {
         return Err(wrong("a label is empty"));
     }
     let tail = if is_whole { Vec::new() } else { origin.iter().map(<[u8]>::to_vec).collect() };
+    if let Some(long) = labels.iter().find(|label| label.len() > LABEL_BYTES_MAX) {
+        return Err(wrong(&format!("a label has {} bytes; at most {LABEL_BYTES_MAX} may be", long.len())));
+    }
+    let bytes = 1 + labels.iter().chain(&tail).map(|label| label.len() + 1).sum::<usize>();
+    if bytes > NAME_BYTES_MAX {
+        return Err(wrong(&format!("with its origin it has {bytes} bytes; at most {NAME_BYTES_MAX} may be")));
+    }
     let all = labels.iter().chain(&tail).map(Vec::as_slice);
     let mut name = Name::from_labels(all).map_err(|error| wrong(&error.to_string()))?;
     name.set_fqdn(true);

@@ -6,6 +6,8 @@ use super::shown;
 const MIDDLE: i64 = 1 << 31;
 /// Centimetres below the spheroid at which altitudes begin.
 const BASE_CENTIMETRES: i64 = 10_000_000;
+/// The largest size or precision.
+const SIZE_CENTIMETRES_MAX: u64 = 9_000_000_000;
 /// Size, horizontal and vertical precision when not given: 1 m, 10 km, 10 m.
 const DEFAULTS: [u8; 3] = [0x12, 0x16, 0x13];
 
@@ -98,7 +100,7 @@ fn centimetres(token: &str) -> Result<i64, String> {
 
 /// Centimetres as a digit and a power of ten, four bits each (section 2); what is between is cut.
 fn power(centimetres: i64) -> Option<u8> {
-    let mut digit = u64::try_from(centimetres).ok()?;
+    let mut digit = u64::try_from(centimetres).ok().filter(|size| *size <= SIZE_CENTIMETRES_MAX)?;
     let mut exponent = 0;
     while digit > 9 {
         digit /= 10;

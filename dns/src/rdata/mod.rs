@@ -4,6 +4,7 @@
 
 mod fields;
 mod loc;
+mod present;
 mod svcb;
 
 use hickory_proto::rr::rdata::NULL;
@@ -14,6 +15,7 @@ use crate::answer::is_no_data;
 use fields::{Field, Fields};
 
 pub(crate) use fields::{domain_name, shown, time_to_live};
+pub(crate) use present::{name_text, present};
 
 /// Types that the library has no word for, by the word in master files.
 const MORE_TYPES: [(&str, u16); 9] = [
@@ -37,7 +39,7 @@ const DNAME: u16 = 39;
 /// What was expected, and what to write in the place of types that are not served.
 pub fn type_of(word: &str) -> Result<RecordType, String> {
     let upper = word.to_ascii_uppercase();
-    let numbered = upper.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok());
+    let numbered = upper.strip_prefix("TYPE").and_then(fields::number::<u16>);
     let more = MORE_TYPES.iter().find(|(name, _)| *name == upper).map(|&(_, number)| number);
     let found = match numbered.or(more) {
         Some(number) => RecordType::from(number),
@@ -93,22 +95,31 @@ pub(crate) fn record_data(record_type: RecordType, tokens: &[&str], origin: &Nam
 
 /// The library's data of these bytes; where it would write them otherwise than they are, the bytes.
 fn typed(record_type: RecordType, bytes: &[u8]) -> Result<RData, String> {
+    if bytes.is_empty() && layout(record_type).is_some() {
+        return Err("it has no data".to_owned());
+    }
     let length = u16::try_from(bytes.len())
         .map_err(|_| format!("{} bytes of data: a record holds at most 65535", bytes.len()))?;
     let data = RData::read(&mut BinDecoder::new(bytes), record_type, Restrict::new(length))
         .map_err(|error| error.to_string())?;
-    let mut again = Vec::with_capacity(bytes.len());
-    let mut encoder = BinEncoder::new(&mut again);
-    encoder.set_name_encoding(NameEncoding::Uncompressed);
-    let is_same = data.emit(&mut encoder).is_ok() && again == bytes;
+    let is_same = uncompressed(&data) == bytes;
     Ok(if is_same { data } else { RData::Unknown { code: record_type, rdata: NULL::with(bytes.to_vec()) } })
+}
+
+/// The bytes of record data, names in full.
+pub(crate) fn uncompressed(data: &RData) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    // What cannot be written is empty, and equal to nothing that was read.
+    if data.emit(&mut encoder).is_err() { Vec::new() } else { bytes }
 }
 
 /// `\# LENGTH HEX…` (RFC 3597 section 5).
 fn generic(tokens: &[&str]) -> Result<Vec<u8>, String> {
     let wrong = || "expected `\\# LENGTH HEX`, the hexadecimal digits being twice the length".to_owned();
     let (length, hex) = tokens.split_first().ok_or_else(wrong)?;
-    let length: u16 = length.parse().map_err(|_| wrong())?;
+    let length: u16 = fields::number(length).ok_or_else(wrong)?;
     let bytes = fields::hex(&hex.concat()).ok_or_else(wrong)?;
     if bytes.len() == usize::from(length) { Ok(bytes) } else { Err(wrong()) }
 }
@@ -131,7 +142,9 @@ fn plain(record_type: RecordType, tokens: &[&str], origin: &Name) -> Result<Vec<
 
 /// The fields of a type, in the order of its RFC.
 fn layout(record_type: RecordType) -> Option<&'static [Field]> {
-    use Field::{Algorithm, Base64, Hex, Ipv4, Ipv6, Name, Tag, Text, TextRest, Texts, Time, U8, U16, U32};
+    use Field::{
+        Algorithm, Base64, Hex, Ipv4, Ipv6, Name, Tag, Target, Text, TextRest, Texts, Time, U8, U16, U32,
+    };
     Some(match u16::from(record_type) {
         1 => &[Ipv4],                                                          // A (RFC 1035)
         28 => &[Ipv6],                                                         // AAAA (RFC 3596)
@@ -148,9 +161,9 @@ fn layout(record_type: RecordType) -> Option<&'static [Field]> {
         48 | 60 => &[U16("flags"), U8("a protocol, 3"), Algorithm, Base64], // DNSKEY, CDNSKEY (RFC 4034)
         // TLSA (RFC 6698), SMIMEA (RFC 8162)
         52 | 53 => &[U8("a usage"), U8("a selector"), U8("a matching type"), Hex],
-        61 => &[Base64],                                        // OPENPGPKEY (RFC 7929)
-        256 => &[U16("a priority"), U16("a weight"), TextRest], // URI (RFC 7553)
-        257 => &[U8("flags"), Tag, TextRest],                   // CAA (RFC 8659)
+        61 => &[Base64],                                      // OPENPGPKEY (RFC 7929)
+        256 => &[U16("a priority"), U16("a weight"), Target], // URI (RFC 7553)
+        257 => &[U8("flags"), Tag, TextRest],                 // CAA (RFC 8659)
         _ => return None,
     })
 }

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::BASE64;
 
-use super::fields::{Fields, unescape, unquoted};
+use super::fields::{Fields, number, unescape, unquoted};
 use super::shown;
 
 /// Parameters by their words (section 14.3.2; RFC 9461 for dohpath, RFC 9540 for ohttp).
-const KEYS: [(&str, u16); 9] = [
+pub(super) const KEYS: [(&str, u16); 9] = [
     ("mandatory", 0),
     ("alpn", 1),
     ("no-default-alpn", 2),
@@ -69,7 +69,7 @@ fn check(parameters: &BTreeMap<u16, Vec<u8>>) -> Result<(), String> {
 
 fn key(word: &str) -> Option<u16> {
     let by_word = KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
-    let by_number = || word.strip_prefix("key").and_then(|number| number.parse().ok());
+    let by_number = || word.strip_prefix("key").and_then(number);
     by_word.map(|&(_, key)| key).or_else(by_number)
 }
 
@@ -97,7 +97,7 @@ fn parameter(key_number: u16, value: Option<&str>) -> Result<Vec<u8>, String> {
             Some(_) => Err("has no value".to_owned()),
         },
         3 => {
-            let port: u16 = needed()?.parse().map_err(|_| "expected a port".to_owned())?;
+            let port: u16 = number(needed()?).ok_or("expected a port")?;
             Ok(port.to_be_bytes().to_vec())
         }
         4 => each(needed()?, &|item| Some(item.parse::<Ipv4Addr>().ok()?.octets().to_vec())),

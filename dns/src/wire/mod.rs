@@ -10,7 +10,7 @@ mod subnet;
 mod write;
 
 pub use options::{ClientCookie, Options};
-pub use read::{Edns, Head, Query, Read, read};
+pub use read::{Edns, Head, Query, Read, Refusal, read};
 pub use subnet::Subnet;
 pub use write::{Extras, Limits, write};
 

@@ -52,24 +52,37 @@ impl ClientCookie {
 }
 
 impl Options {
-    /// Reads the data of an OPT record; `None` means FORMERR.
-    pub(super) fn read(mut data: &[u8]) -> Option<Self> {
+    /// Reads the data of an OPT record; what cannot be read means FORMERR. The others are given all the same: the
+    /// error is answered with a cookie, and padded, too.
+    pub(super) fn read(mut data: &[u8]) -> (Self, bool) {
         let mut options = Self::default();
+        let mut is_right = true;
         while !data.is_empty() {
-            let (&[code_high, code_low, length_high, length_low], rest) = data.split_first_chunk()?;
-            let length = usize::from(u16::from_be_bytes([length_high, length_low]));
-            let (value, rest) = rest.split_at_checked(length)?;
+            let Some((code, value, rest)) = split_option(data) else { return (options, false) };
             data = rest;
-            match u16::from_be_bytes([code_high, code_low]) {
-                SUBNET if options.subnet.is_some() => return None,
-                SUBNET => options.subnet = Some(Subnet::read(value)?),
-                COOKIE if options.cookie.is_none() => options.cookie = Some(ClientCookie::read(value)?),
+            match code {
+                SUBNET if options.subnet.is_some() => is_right = false,
+                SUBNET => options.subnet = Subnet::read(value),
+                COOKIE if options.cookie.is_none() => options.cookie = ClientCookie::read(value),
                 NSID => options.nsid = true,
-                KEEPALIVE => options.keepalive = Some(length),
+                KEEPALIVE => options.keepalive = Some(value.len()),
                 PADDING => options.padding = true,
                 _ => {}
             }
+            is_right &= match code {
+                SUBNET => options.subnet.is_some(),
+                COOKIE => options.cookie.is_some(),
+                _ => true,
+            };
         }
-        Some(options)
+        (options, is_right)
     }
+}
+
+/// The first option's code and value, and what follows.
+fn split_option(data: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (&[code_high, code_low, length_high, length_low], rest) = data.split_first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    let (value, rest) = rest.split_at_checked(length)?;
+    Some((u16::from_be_bytes([code_high, code_low]), value, rest))
 }

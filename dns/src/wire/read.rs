@@ -43,8 +43,6 @@ pub struct Head {
     pub opcode: OpCode,
     /// Flag RD.
     pub recursion_desired: bool,
-    /// Flag CD.
-    pub checking_disabled: bool,
     /// Its OPT record.
     pub edns: Option<Edns>,
 }
@@ -85,38 +83,34 @@ pub fn read(packet: &[u8]) -> Read {
         return Read::Ignore;
     }
     let opcode = OpCode::from_u8(header[2] >> 3 & 0x0f);
-    let mut head = Head {
-        id: word(0),
-        opcode,
-        recursion_desired: header[2] & 1 != 0,
-        checking_disabled: header[3] & 0x10 != 0,
-        edns: None,
-    };
+    let mut head = Head { id: word(0), opcode, recursion_desired: header[2] & 1 != 0, edns: None };
     let (questions, records) = (word(4), [word(6), word(8), word(10)]);
     // Another operation is refused as such, whatever is wrong with it besides.
     let malformed = if opcode == OpCode::Query { ResponseCode::FormErr } else { ResponseCode::NotImp };
     let refuse = |code, head, question| Read::Refuse(Refusal { code, head, question });
     let mut decoder = BinDecoder::new(packet);
-    if questions > 1
+    if questions > RECORDS_MAX
         || records.iter().any(|&count| count > RECORDS_MAX)
         || decoder.read_slice(HEADER_BYTES).is_err()
     {
         return refuse(malformed, head, None);
     }
     let mut question = None;
-    if questions == 1 {
+    for _ in 0..questions {
         question = read_question(&mut decoder);
         if question.is_none() {
             return refuse(malformed, head, None);
         }
     }
+    // One question, or which would the answer be for?
+    question = question.filter(|_| questions == 1);
     let (edns, wrong) = read_records(&mut decoder, records);
     head.edns = edns;
     match (wrong, question) {
         (_, question) if opcode != OpCode::Query => refuse(ResponseCode::NotImp, head, question),
         (Some(code), question) => refuse(code, head, question),
         (None, Some(question)) => Read::Query(Query { head, question }),
-        (None, None) if head.options().is_some_and(|options| options.cookie.is_some()) => {
+        (None, None) if questions == 0 && head.options().is_some_and(|options| options.cookie.is_some()) => {
             Read::CookieOnly(head)
         }
         (None, None) => refuse(ResponseCode::FormErr, head, None),
@@ -148,18 +142,16 @@ fn read_records(decoder: &mut BinDecoder<'_>, counts: [u16; 3]) -> (Option<Edns>
         }
         // The fields of OPT (RFC 6891 section 6.1.3): class is the payload size, TTL is rcode, version and flags.
         let version = record.ttl >> 16 & 0xff;
-        let options = Options::read(record.data).filter(|_| version == 0);
+        let (options, is_right) = match version {
+            0 => Options::read(record.data),
+            _ => (Options::default(), true), // what its options mean we cannot know
+        };
         if version != 0 {
-            // What its options mean we cannot know.
             wrong = Some(ResponseCode::BADVERS);
-        } else if options.is_none() {
+        } else if !is_right {
             wrong = Some(ResponseCode::FormErr);
         }
-        found = Some(Edns {
-            udp_payload: record.class,
-            dnssec_ok: record.ttl & 0x8000 != 0,
-            options: options.unwrap_or_default(),
-        });
+        found = Some(Edns { udp_payload: record.class, dnssec_ok: record.ttl & 0x8000 != 0, options });
     }
     if decoder.peek().is_some() {
         wrong = wrong.or(Some(ResponseCode::FormErr));

@@ -1,6 +1,6 @@
 //! From an answer to a packet.
 
-use hickory_proto::op::{Edns as ProtoEdns, Message, MessageType, Metadata, Query as ProtoQuery};
+use hickory_proto::op::{Edns as ProtoEdns, Message, MessageType, Query as ProtoQuery};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
@@ -79,8 +79,7 @@ pub fn write(
         edns.options_mut().remove(EXTENDED_ERROR.into());
     }
     // What is additional too; but the glue of a referral may not (RFC 9471 section 3.1).
-    let is_referral = !answer.authoritative && !answer.authority.is_empty();
-    if !is_referral {
+    if !answer.refers {
         message.additionals.clear();
     }
     if let Some(packet) = encode(&message, limits.bytes_max) {
@@ -95,9 +94,8 @@ pub fn write(
 
 fn reply_to(head: &Head, question: Option<&Question>) -> Message {
     let mut message = Message::new(head.id, MessageType::Response, head.opcode);
-    let Metadata { recursion_desired, checking_disabled, .. } = &mut message.metadata;
-    *recursion_desired = head.recursion_desired;
-    *checking_disabled = head.checking_disabled;
+    // CD is not repeated: nobody here checks (RFC 4035 section 3.1.6).
+    message.metadata.recursion_desired = head.recursion_desired;
     if let Some(question) = question {
         let mut echo = ProtoQuery::query(question.name.clone(), question.record_type);
         echo.set_query_class(question.class);

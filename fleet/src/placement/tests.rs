@@ -268,7 +268,9 @@ fn private_blocks_are_apart_unless_an_override_is_about_them() {
     assert_eq!(block(&plain, "11.0.0.0/24"), None);
     // Around a block no scope holds it, wherever neighbours are placed alike.
     let placer = placer(&[]);
-    for (client, length) in [("100.0.0.1", 10), ("100.128.0.1", 9), ("172.32.0.1", 11), ("169.253.0.1", 15), ("169.255.0.1", 16)] {
+    for (client, length) in
+        [("100.0.0.1", 10), ("100.128.0.1", 9), ("172.32.0.1", 11), ("169.253.0.1", 15), ("169.255.0.1", 16)]
+    {
         assert!(choose(&placer, "near", client).1 >= length, "{client}");
     }
     let over = format!("{NAMES}[[dns.overrides]]\nprefixes = [\"10.1.0.0/16\"]\norder = [\"tokyo\"]\n");
