@@ -1,6 +1,6 @@
 //! Master files (RFC 1035 section 5): entries, directives, and what each error says.
 //!
-//! The reader here cuts the text into entries and knows the line of each; [`rdata`](crate::rdata) reads the record
+//! The reader here cuts the text into entries and knows the line of each; `rdata` reads the record
 //! data. Going entry by entry finds every error of a file, not only the first.
 
 use std::collections::HashMap;
