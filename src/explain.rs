@@ -10,11 +10,11 @@ use daemun_dns::cookie::Secrets;
 use daemun_dns::{Identity, Peer, Responder, Transport};
 use daemun_fleet::{Client, FleetView, Placer};
 use hickory_proto::op::{Edns, Message, Query};
+use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
-use hickory_proto::rr::{Name, RecordType};
 
 use crate::client::{self, AdminArguments};
-use crate::world::World;
+use crate::world::{Secret, World};
 use crate::{Failure, clock};
 
 /// Show where a client is sent, and why.
@@ -27,7 +27,7 @@ pub(crate) struct ExplainArguments {
     #[arg(long, value_name = "ADDRESS[/LENGTH]")]
     client: Client,
     /// The record type
-    #[arg(long = "type", value_name = "TYPE", default_value = "A", value_parser = daemun_dns::record_type)]
+    #[arg(long = "type", value_name = "TYPE", default_value = "A", value_parser = record_type)]
     record_type: RecordType,
     /// Show the whole answer that a query for any name would get over the wire, then the placements in it
     #[arg(long, requires = "name", conflicts_with = "json")]
@@ -48,9 +48,20 @@ pub(crate) struct ExplainArguments {
     json: bool,
 }
 
+/// A type of a record, or one that only a query has.
+fn record_type(word: &str) -> Result<RecordType, String> {
+    match word.to_ascii_uppercase().as_str() {
+        "ANY" => Ok(RecordType::ANY),
+        "AXFR" => Ok(RecordType::AXFR),
+        "IXFR" => Ok(RecordType::IXFR),
+        _ => daemun_dns::record_type(word),
+    }
+}
+
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     let path = arguments.config.clone().unwrap_or_else(default_config);
-    let world = World::load(&path, None).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
+    let world =
+        World::load(&path, None, Secret::Leave).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     for complaint in &world.complaints {
         eprintln!("daemun: {complaint}");
     }
@@ -88,8 +99,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
 /// The answer to a query as a name server would give it, and why.
 fn wire(arguments: &ExplainArguments, world: &World, placer: Placer) -> anyhow::Result<String> {
     let name = arguments.name.as_deref().unwrap_or_default();
-    let mut asked = Name::from_ascii(name).with_context(|| format!("`{name}` is not a domain name"))?;
-    asked.set_fqdn(true);
+    let asked = daemun_dns::domain_name(name).map_err(anyhow::Error::msg)?;
     let client = arguments.client.first_address();
     let mut query = Message::query();
     query.add_query(Query::query(asked, arguments.record_type));
@@ -110,7 +120,8 @@ fn wire(arguments: &ExplainArguments, world: &World, placer: Placer) -> anyhow::
     };
     let metrics = daemun_dns::Metrics::new(&prometheus::Registry::new())?;
     let responder = Responder::new(state, metrics, clock::machine());
-    let peer = Peer::new(arguments.resolver.unwrap_or(client), Transport::Udp);
+    // Over TCP, where it is whole.
+    let peer = Peer::new(arguments.resolver.unwrap_or(client), Transport::Tcp);
     let explained = responder.explain(&query.to_vec()?, peer).context("the query cannot be asked")?;
     let mut text = daemun_dns::show::show(&explained.packet);
     if explained.placed.is_empty() {

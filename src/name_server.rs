@@ -46,6 +46,10 @@ impl NameServer {
         if let (Some(identity), Some(certificate)) = (&self.identity, &world.certificate) {
             identity.set(certificate.clone());
         }
+    }
+
+    /// From now on shows these zones in the metrics.
+    pub(crate) fn show_zones(&self, world: &World) {
         let zones = world.zone_files.iter().map(|(name, file)| ZoneMetrics {
             name,
             serial: world.zones.get(name).map_or(0, |zone| zone.serial()),

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ViewMetrics};
 use crate::name_server::NameServer;
-use crate::world::{Refusal, World};
+use crate::world::{Refusal, Secret, World};
 use crate::{Failure, clock, world};
 
 /// Time between two looks at the files; a change is read when a second look finds it at rest.
@@ -63,6 +63,13 @@ pub(crate) struct RunArguments {
     /// End when standard input does: for a parent that must not leave us behind
     #[arg(long, hide = true)]
     end_with_stdin: bool,
+}
+
+impl RunArguments {
+    /// Only the name server has need of its secrets; on other machines they need not be.
+    fn secret(&self) -> Secret {
+        if self.roles.contains(&Role::Dns) { Secret::Read } else { Secret::Leave }
+    }
 }
 
 fn server_name(text: &str) -> Result<String, String> {
@@ -118,8 +125,15 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     raise_file_limit();
-    let world =
-        World::load(&arguments.config, None).map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime")?;
+    // Reading the files takes its time; a signal in it must not be the end.
+    let signals = {
+        let _within = runtime.enter();
+        Signals::catch()?
+    };
+    let world = World::load(&arguments.config, None, arguments.secret())
+        .map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     for complaint in &world.complaints {
         tracing::warn!("{complaint}");
     }
@@ -133,9 +147,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
             names.join(", ")
         )));
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime")?;
-    let served = runtime.block_on(serve(arguments, world));
+    let served = runtime.block_on(serve(arguments, world, signals));
     // A read of standard input cannot be called off: do not wait for it.
     runtime.shutdown_background();
     Ok(served?)
@@ -180,8 +192,8 @@ impl Bound {
     }
 }
 
-async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
-    let signals = Signals::catch()?;
+async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyhow::Result<()> {
+    let Signals { hang_up, end } = signals;
     let me = arguments.datacenter.as_str();
     let config = Arc::clone(world.config());
     let here =
@@ -254,16 +266,16 @@ async fn serve(arguments: RunArguments, world: World) -> anyhow::Result<()> {
     };
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
-    tasks.spawn(reload(arguments.config.clone(), me.to_owned(), worlds, configs, refused));
+    tasks.spawn(reload(arguments.clone(), hang_up, worlds, configs, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
-    until_over(&arguments, signals, tasks, doors, &stop).await
+    until_over(&arguments, end, tasks, doors, &stop).await
 }
 
 /// Waits for a reason to end, then for what is under way.
 async fn until_over(
     arguments: &RunArguments,
-    mut signals: Signals,
+    mut signals: EndSignals,
     mut tasks: JoinSet<anyhow::Result<&'static str>>,
     mut doors: JoinSet<()>,
     stop: &watch::Sender<bool>,
@@ -356,12 +368,17 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self) -> anyhow::Result<&'static str> {
+        let mut shown: Option<Arc<World>> = None;
         loop {
             let world = latest_seen(&mut self.worlds);
             let view = latest_seen(&mut self.views);
             let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
             let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
             if let Some(server) = &self.name_server {
+                if !shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &world)) {
+                    server.show_zones(&world);
+                    shown = Some(Arc::clone(&world));
+                }
                 server.set(&world, &placer, !latest_seen(&mut self.heard));
             }
             if let Some(door) = &self.door {
@@ -380,13 +397,12 @@ impl Follower {
 
 /// Reads the files again when they change, or on SIGHUP; what is wrong is said, and nothing changes.
 async fn reload(
-    path: PathBuf,
-    me: String,
+    arguments: RunArguments,
+    mut hang_up: Signal,
     worlds: watch::Sender<Arc<World>>,
     configs: watch::Sender<Arc<Config>>,
     refused: watch::Sender<Vec<String>>,
 ) -> anyhow::Result<&'static str> {
-    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
     let at_start = Arc::clone(last_sent(&worlds).config());
     let mut read = last_sent(&worlds).as_read();
     let mut seen = read.clone();
@@ -401,11 +417,13 @@ async fn reload(
         if !asked && (seen == read || !at_rest) {
             continue;
         }
-        let (from, me) = (path.clone(), me.clone());
+        let (from, me) = (arguments.config.clone(), arguments.datacenter.clone());
+        let secret = arguments.secret();
         let (last, first) = (last_sent(&worlds), Arc::clone(&at_start));
         // Reading and compiling a world takes up to a second of one core.
         let loaded = tokio::task::spawn_blocking(move || {
-            World::load(&from, Some(&last)).and_then(|world| stays_the_same_process(world, &first, &me))
+            World::load(&from, Some(&last), secret)
+                .and_then(|world| stays_the_same_process(world, &first, &me))
         });
         match loaded.await? {
             Ok(loaded) => {
@@ -471,8 +489,14 @@ fn needs_restart(old: &Config, new: &Config) -> bool {
         || old.sync.admin != new.sync.admin
 }
 
-/// The signals that end us well; caught from before anything is served.
+/// The signals that mean something to us; caught from before anything is read.
 struct Signals {
+    hang_up: Signal,
+    end: EndSignals,
+}
+
+/// Those that end us well.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -481,14 +505,15 @@ impl Signals {
     fn catch() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
+        Ok(Self { hang_up, end: EndSignals { terminate, interrupt } })
     }
 }
 
 /// Ends when a signal, the parent, or the end of a part says so.
 async fn until_told(
     arguments: &RunArguments,
-    signals: &mut Signals,
+    signals: &mut EndSignals,
     tasks: &mut JoinSet<anyhow::Result<&'static str>>,
 ) -> anyhow::Result<()> {
     let parent_gone = async {

@@ -42,6 +42,15 @@ pub(crate) struct World {
 /// Size and time of change of files; `None`: not there.
 pub(crate) type Stamps = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
 
+/// Whether to read what only the name server may: its private key and its cookie secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// Read them.
+    Read,
+    /// Leave them alone.
+    Leave,
+}
+
 /// A zone's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ZoneFileState {
@@ -61,7 +70,7 @@ impl World {
     ///
     /// # Errors
     /// Everything that is wrong, if the config is, or a zone that has no last good.
-    pub(crate) fn load(path: &Path, last: Option<&World>) -> Result<World, Refusal> {
+    pub(crate) fn load(path: &Path, last: Option<&World>, secret: Secret) -> Result<World, Refusal> {
         let mut loader = Loader {
             config_file: path.display().to_string(),
             directory: path.parent().map(Path::to_owned).unwrap_or_default(),
@@ -76,11 +85,16 @@ impl World {
             let told = |problems: Problems| problems.0.iter().map(ToString::to_string).collect();
             Config::parse(&name, &text).map_err(told)
         });
-        let config = match config {
-            Ok(config) => config,
-            Err(problems) => return Err(Refusal { problems, stamps: loader.stamps }),
+        let config = match (config, last) {
+            (Ok(config), _) => Arc::new(config),
+            // The other files may well be good, and what they hold is wanted.
+            (Err(problems), Some(last)) => {
+                let refused = |problem| format!("config refused, the last good is used: {problem}");
+                loader.complaints.extend(problems.into_iter().map(refused));
+                Arc::clone(last.config())
+            }
+            (Err(problems), None) => return Err(Refusal { problems, stamps: loader.stamps }),
         };
-        let config = Arc::new(config);
 
         for (number, datacenter) in config.fleet.datacenters.iter().enumerate() {
             if config.fleet.servers_of(number, DOOR_ROLE).next().is_none() {
@@ -100,11 +114,13 @@ impl World {
             None => Arc::new(Steering::compile(Arc::clone(&config), places)),
         };
         let zones = loader.zones(&config, &steering, last);
-        let certificate = config.dns.certificate.as_ref().and_then(|files| {
+        let wants = |_: &&_| secret == Secret::Read;
+        let certificate = config.dns.certificate.as_ref().filter(wants).and_then(|files| {
             let read = loader.certificate(&files.chain, &files.key);
             loader.or_last("certificate", read, last.and_then(|last| last.certificate.clone()))
         });
-        let secrets = config.dns.cookie_secrets.as_ref().and_then(|file| {
+        let wants = |_: &&String| secret == Secret::Read;
+        let secrets = config.dns.cookie_secrets.as_ref().filter(wants).and_then(|file| {
             let read = loader.secrets(file);
             loader.or_last("cookie secrets", read, last.and_then(|last| last.secrets.clone()))
         });
@@ -257,10 +273,32 @@ impl Loader {
                 },
             }
         }
+        let conflicts = match Zones::new(zones, steering, &self.config_file) {
+            Ok(zones) => return Some(zones),
+            Err(conflicts) => conflicts,
+        };
+        // A new file that clashes with a steered name is as bad as one that cannot be read: its last good stays.
+        let mut zones = conflicts.zones;
+        for conflict in conflicts.all {
+            let last_good = last.and_then(|last| Some((last, last.zones.get(&conflict.zone)?)));
+            let at = zones.iter().position(|zone| zone.is(&conflict.zone));
+            match (last_good, at) {
+                (Some((last, last_good)), Some(at)) => {
+                    let (zone, error) = (&conflict.zone, &conflict.error);
+                    self.complaints.push(format!("zone {zone} refused, the last good is served: {error}"));
+                    zones[at] = last_good.clone();
+                    let before = last.zone_files.get(zone).map_or(0, |before| before.loaded_unix_ms);
+                    let state = ZoneFileState { loaded_unix_ms: before, is_refused: true };
+                    self.zone_files.insert(zone.clone(), state);
+                }
+                _ => self.errors.push(conflict.error.to_string()),
+            }
+        }
         match Zones::new(zones, steering, &self.config_file) {
             Ok(zones) => Some(zones),
-            Err(errors) => {
-                self.errors.extend(errors.iter().map(ToString::to_string));
+            // Not the file but the config is wrong.
+            Err(conflicts) => {
+                self.errors.extend(conflicts.all.iter().map(|conflict| conflict.error.to_string()));
                 None
             }
         }
@@ -274,14 +312,12 @@ impl Loader {
         let included = std::cell::RefCell::new(Vec::new());
         let load = |file: &str| {
             let path = base.join(file);
-            included.borrow_mut().push(path.clone());
+            // As it was before it is read: what changes from now on is seen.
+            included.borrow_mut().push((path.clone(), stamp(&path)));
             read_text(&path, TEXT_BYTES_MAX)
         };
         let zone = zone_file::parse(&path.display().to_string(), &text, name, &load);
-        for path in included.into_inner() {
-            let stamp = stamp(&path);
-            self.stamps.insert(path, stamp);
-        }
+        self.stamps.extend(included.into_inner());
         zone.map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, OpCode};
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
@@ -22,7 +22,12 @@ impl RequestHandler for Handler {
         request: &Request,
         mut handle: R,
     ) -> ResponseInfo {
-        let transport = if request.protocol() == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
+        let transport = match request.protocol() {
+            Protocol::Udp => Transport::Udp,
+            Protocol::Tcp => Transport::Tcp,
+            // Encrypted, each in its way: padded, and without keepalive.
+            _ => Transport::Https,
+        };
         let peer = Peer::new(request.src().ip(), transport);
         let reply = self.0.respond(request.as_slice(), peer);
         let sent = match reply.and_then(|reply| Message::from_vec(&reply).ok()) {
@@ -42,16 +47,17 @@ impl RequestHandler for Handler {
                     ))
                     .await
             }
-            // There is no way to say nothing through this interface.
-            None => {
-                let builder = MessageResponseBuilder::from_message_request(request);
-                handle.send_response(builder.error_msg(&request.metadata, ResponseCode::Refused)).await
-            }
+            None => return nothing(request),
         };
         sent.unwrap_or_else(|error| {
             tracing::debug!(%error, "sending an answer through hickory-server");
-            let metadata = Metadata::new(request.metadata.id, MessageType::Response, OpCode::Query);
-            Header { metadata, counts: HeaderCounts::default() }.into()
+            nothing(request)
         })
     }
+}
+
+/// What the library wants to hear when nothing was sent.
+fn nothing(request: &Request) -> ResponseInfo {
+    let metadata = Metadata::new(request.metadata.id, MessageType::Response, OpCode::Query);
+    Header { metadata, counts: HeaderCounts::default() }.into()
 }

@@ -20,7 +20,7 @@ pub mod zone;
 pub mod zone_file;
 
 pub use metrics::{Metrics, ZoneMetrics};
-pub use rdata::type_of as record_type;
+pub use rdata::{absolute_name as domain_name, type_of as record_type};
 pub use responder::{Explained, Identity, Responder, State};
 pub use transport::{Peer, Transport};
 pub use zone::Zones;

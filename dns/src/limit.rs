@@ -75,10 +75,10 @@ impl Limiter {
         let (tag, set) = ((hash >> 32) as u32 | 1, hash as usize % SETS);
         // Nothing in here panics; a bucket is a number anyhow.
         let mut set = self.sets[set].lock().unwrap_or_else(PoisonError::into_inner);
-        let now = now_ms as u32; // goes round after 49 days, which one bucket in a flood does not see
+        let now = now_ms as u32; // goes round after 49 days
         let rate = u64::from(limit.answers_per_second);
         let level = |bucket: &Bucket| {
-            u64::from(bucket.level).saturating_sub(u64::from(now.wrapping_sub(bucket.at_ms)) * rate)
+            u64::from(bucket.level).saturating_sub(u64::from(elapsed_ms(bucket.at_ms, now)) * rate)
         };
         let found = set.iter().position(|bucket| bucket.tag == tag);
         let at = found.unwrap_or_else(|| {
@@ -91,7 +91,7 @@ impl Limiter {
         let filled = level(bucket) + ONE;
         if filled <= rate * ONE {
             bucket.level = u32::try_from(filled).unwrap_or(u32::MAX);
-            bucket.at_ms = now;
+            bucket.at_ms = bucket.at_ms.wrapping_add(elapsed_ms(bucket.at_ms, now));
             return Verdict::Send;
         }
         bucket.over = bucket.over.wrapping_add(1);
@@ -118,6 +118,12 @@ impl Limiter {
         }
         hasher.finish()
     }
+}
+
+/// Time from one moment to another on a clock that goes round after 49 days. Two threads may come in another order than
+/// they read the clock: what is earlier by a little is now.
+fn elapsed_ms(from: u32, to: u32) -> u32 {
+    u32::try_from(to.wrapping_sub(from).cast_signed()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -148,6 +154,42 @@ mod tests {
         assert_eq!(ask(105, "192.0.2.1"), Verdict::Send, "a tenth of a second later there is room for one");
         assert_ne!(ask(105, "192.0.2.1"), Verdict::Send);
         assert!((0..100).all(|_| ask(5, "10.1.1.1") == Verdict::Send), "exempt");
+    }
+
+    #[test]
+    fn a_clock_read_earlier_gives_nothing_back() {
+        let (limiter, limit, www) = (Limiter::default(), limit(10, 0), name("www.test."));
+        let ask = |now| limiter.judge(&limit, now, "192.0.2.1".parse().unwrap(), Kind::Data(&www));
+        assert!((0..10).all(|_| ask(1001) == Verdict::Send));
+        assert_eq!((ask(1000), ask(1001), ask(900)), (Verdict::Drop, Verdict::Drop, Verdict::Drop));
+        let (limiter, round) = (Limiter::default(), u64::from(u32::MAX));
+        let ask = |now| limiter.judge(&limit, now, "192.0.2.1".parse().unwrap(), Kind::Data(&www));
+        assert!((0..10).all(|_| ask(round - 5) == Verdict::Send));
+        assert_eq!(ask(round + 5), Verdict::Drop, "10 ms later, round the end of the clock");
+        assert_eq!(ask(round + 1005), Verdict::Send);
+    }
+
+    #[test]
+    fn threads_that_come_in_another_order_share_one_limit() {
+        let (limiter, limit, www) = (Limiter::default(), limit(100, 0), name("www.test."));
+        let sent = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let (limiter, limit, www, sent) = (&limiter, &limit, &www, &sent);
+                scope.spawn(move || {
+                    for round in 0..20_000_u64 {
+                        // A tenth of a second in all, each thread a little behind the one before.
+                        let now = 1000 + (round / 200).saturating_sub(thread);
+                        let to = "192.0.2.1".parse().unwrap();
+                        if limiter.judge(limit, now, to, Kind::Data(www)) == Verdict::Send {
+                            sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let sent = sent.into_inner();
+        assert!((100..=111).contains(&sent), "{sent} of a second's 100 and a tenth's 10");
     }
 
     #[test]

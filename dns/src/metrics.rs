@@ -23,7 +23,7 @@ pub struct Metrics {
     queries: IntCounterVec,
     placements: IntCounterVec,
     subnets: IntCounterVec,
-    unanswered: IntCounterVec,
+    ignored: IntCounterVec,
     limited: IntCounterVec,
     truncated: IntCounterVec,
     latency: HistogramVec,
@@ -96,14 +96,14 @@ impl Metrics {
                 "Queries with a client subnet, by whether it was used.",
                 &["family", "use"],
             )?,
-            unanswered: to.counter(
-                "daemun_dns_bad_packets_total",
-                "Packets that were no query that can be answered.",
-                &["transport", "outcome"],
+            ignored: to.counter(
+                "daemun_dns_ignored_packets_total",
+                "Packets that must not be answered: responses, and less than a header.",
+                &["transport"],
             )?,
             limited: to.counter(
                 "daemun_dns_rate_limited_total",
-                "Answers over the rate limit, by what was done: dropped, or sent cut.",
+                "Answers over the rate limit, by what was to be done: dropped, or slipped (sent cut, unless it is short anyhow).",
                 &["outcome"],
             )?,
             truncated: to.counter(
@@ -176,14 +176,20 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn bad_packet(&self, transport: Transport, outcome: &str) {
-        self.unanswered.with_label_values(&[transport.name(), outcome]).inc();
+    pub(crate) fn refused(&self, transport: Transport, asked: Option<RecordType>, code: ResponseCode) {
+        let record_type = asked.map_or("none", type_label);
+        self.queries.with_label_values(&[transport.name(), record_type, code_label(code)]).inc();
+    }
+
+    pub(crate) fn ignored(&self, transport: Transport) {
+        self.ignored.with_label_values(&[transport.name()]).inc();
     }
 
     /// Shows the zones that are served.
     pub fn set_zones<'a>(&self, zones: impl Iterator<Item = ZoneMetrics<'a>>) {
+        // A zone that is gone is not shown; this is called when files were read, not at every view.
         for gauge in [&self.zone_serial, &self.zone_loaded, &self.zone_refused] {
-            gauge.reset(); // a zone that is gone is not shown
+            gauge.reset();
         }
         for zone in zones {
             self.zone_serial.with_label_values(&[zone.name]).set(zone.serial.into());
@@ -222,6 +228,9 @@ fn code_label(code: ResponseCode) -> &'static str {
         ResponseCode::NXDomain => "NXDOMAIN",
         ResponseCode::Refused => "REFUSED",
         ResponseCode::FormErr => "FORMERR",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::BADVERS => "BADVERS",
+        ResponseCode::BADCOOKIE => "BADCOOKIE",
         _ => "other",
     }
 }

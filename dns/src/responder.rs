@@ -134,12 +134,12 @@ impl Responder {
             Read::Query(query) => {
                 let cookie = self.cookie(&state, &query.head, peer.address);
                 let mut answered = answer_query(&state, &query, peer);
-                self.metrics.answered(peer.transport, &query, &answered, &state.placer);
                 match self.limited(&state, peer, cookie, now_ms, answered.answer.kind()) {
                     Verdict::Send => {}
                     Verdict::Slip => answered.answer.cut(),
                     Verdict::Drop => return None,
                 }
+                self.metrics.answered(peer.transport, &query, &answered, &state.placer);
                 let (head, question, scope) = (&query.head, Some(&query.question), answered.scope(&query));
                 let written =
                     self.write(&state, head, question, &answered.answer, scope, peer, cookie, packet.len());
@@ -160,11 +160,10 @@ impl Responder {
                 self.short(&state, &head, None, code, peer, packet.len(), now_ms)
             }
             Read::Refuse(Refusal { code, head, question }) => {
-                self.metrics.bad_packet(peer.transport, "refused");
                 self.short(&state, &head, question.as_ref(), code, peer, packet.len(), now_ms)
             }
             Read::Ignore => {
-                self.metrics.bad_packet(peer.transport, "ignored");
+                self.metrics.ignored(peer.transport);
                 None
             }
         }
@@ -186,6 +185,7 @@ impl Responder {
         if self.limited(state, peer, cookie, now_ms, Kind::Error) != Verdict::Send {
             return None; // to cut it would make it no shorter
         }
+        self.metrics.refused(peer.transport, question.map(|question| question.record_type), code);
         Some(self.write(state, head, question, &Answer::empty(code), None, peer, cookie, query_bytes))
     }
 

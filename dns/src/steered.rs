@@ -11,6 +11,9 @@ use hickory_proto::rr::{Name, RData, RecordType};
 
 use crate::{rdata, zone_file};
 
+/// Records of one type that a datacenter may have: with eight datacenters in an answer, it still fits a message.
+const RECORDS_MAX: usize = 32;
+
 /// A steered name.
 #[derive(Clone, Debug)]
 pub(crate) struct Steered {
@@ -48,6 +51,14 @@ impl Steered {
                     continue;
                 }
             };
+            if matches!(record_type, RecordType::A | RecordType::AAAA) {
+                wrong("addresses are those of the servers: use `types`, and `role`".to_owned());
+                continue;
+            }
+            if records.contains_key(&record_type) {
+                wrong("stands there twice".to_owned());
+                continue;
+            }
             let mut by_datacenter = Vec::new();
             for texts in &steered.by_datacenter {
                 let mut all = Vec::new();
@@ -60,12 +71,21 @@ impl Steered {
                         Err(reason) => wrong(reason),
                     }
                 }
+                if all.len() > RECORDS_MAX {
+                    wrong(format!("a datacenter has {} records; at most {RECORDS_MAX} may be", all.len()));
+                }
                 if record_type == RecordType::CNAME && all.len() > 1 {
                     wrong("a datacenter has several; an alias has one target".to_owned());
                 }
                 by_datacenter.push(all);
             }
             records.insert(record_type, by_datacenter);
+        }
+        let is_alias = records.contains_key(&RecordType::CNAME);
+        if is_alias && (records.len() > 1 || !config.types.is_empty()) {
+            let message =
+                format!("{} has a CNAME, which must be its only record (RFC 2181 section 10.1)", config.name);
+            problems.push((config.line, message));
         }
         problems.dedup();
         if problems.is_empty() {
@@ -121,7 +141,8 @@ impl Steered {
             if let (Some(last), Some(first)) = (last, first)
                 && first <= last
             {
-                new.iter_mut().for_each(|data| put_behind(data, last - first + 1));
+                let by = (last - first).saturating_add(1);
+                new.iter_mut().for_each(|data| put_behind(data, by));
             }
             for data in new {
                 if !all.contains(&data) {

@@ -294,8 +294,8 @@ fn steered_names_must_not_hide_records() {
     let steering = Steering::compile(config, Arc::new(Places::builtin()));
     let text = format!("{ZONE}www A 192.0.2.200\n");
     let zone = zone_file::parse("shop.zone", &text, "shop.test", &|_| Err("none".into())).unwrap();
-    let errors = Zones::new(vec![zone], &steering, "daemun.toml").unwrap_err();
-    let said = errors[0].to_string();
+    let errors = Zones::new(vec![zone], &steering, "daemun.toml").unwrap_err().all;
+    let said = errors[0].error.to_string();
     assert_eq!(
         said,
         "daemun.toml:29: www.shop.test. is steered and also has A records in its zone; remove them there, or the name here"

@@ -63,6 +63,8 @@ pub struct Zone {
     origin: LowerName,
     nodes: HashMap<LowerName, Node>,
     steered: HashMap<LowerName, Steered>,
+    /// Names that are there only because a steered name is there, or below.
+    made_for_steered: Vec<LowerName>,
     negative_soa: Record,
     serial: u32,
 }
@@ -97,19 +99,33 @@ impl Zone {
                 nodes.entry(name.clone()).or_default();
             }
         }
-        Ok(Self { origin: lower, nodes, steered: HashMap::new(), negative_soa, serial })
+        Ok(Self {
+            origin: lower,
+            nodes,
+            steered: HashMap::new(),
+            made_for_steered: Vec::new(),
+            negative_soa,
+            serial,
+        })
     }
 
-    /// The zone by its apex, without the steered names that a last good one comes with. (Names above these stay as empty
-    /// non-terminals until the file is good again.)
+    /// The zone by its apex, without the steered names that a last good one comes with.
     fn unsteered(mut self) -> (LowerName, Self) {
         self.steered.clear();
+        for name in std::mem::take(&mut self.made_for_steered) {
+            self.nodes.remove(&name);
+        }
         (self.origin.clone(), self)
     }
 
     /// The apex.
     pub fn origin(&self) -> &LowerName {
         &self.origin
+    }
+
+    /// Whether this is its apex: no dot at the end.
+    pub fn is(&self, origin: &str) -> bool {
+        self.origin.to_string().trim_end_matches('.') == origin
     }
 
     /// Serial number of the SOA.
@@ -159,7 +175,10 @@ impl Zone {
         }
         let mut at = name.clone();
         while at != self.origin && !at.is_root() {
-            self.nodes.entry(at.clone()).or_default();
+            if !self.nodes.contains_key(&at) {
+                self.nodes.insert(at.clone(), Node::default());
+                self.made_for_steered.push(at.clone());
+            }
             at = at.base_name();
         }
         self.steered.insert(name, steered);
@@ -222,6 +241,24 @@ pub(crate) struct Owner<'a> {
     pub(crate) is_wildcard: bool,
 }
 
+/// A steered name of the config that does not fit its zone.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// The zone, no dot at the end.
+    pub zone: String,
+    /// What is wrong, at its line in the config.
+    pub error: ZoneFileError,
+}
+
+/// Why zones and config do not fit.
+#[derive(Clone, Debug)]
+pub struct Conflicts {
+    /// The zones, given back.
+    pub zones: Vec<Zone>,
+    /// All that is wrong.
+    pub all: Vec<Conflict>,
+}
+
 /// All zones.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
@@ -234,12 +271,10 @@ impl Zones {
     /// # Errors
     /// A steered name that also has what it would hide (records of its own of a steered type, a CNAME, a delegation), or
     /// whose record data cannot be read.
-    pub fn new(zones: Vec<Zone>, steering: &Steering, config_file: &str) -> Result<Self, Vec<ZoneFileError>> {
+    pub fn new(zones: Vec<Zone>, steering: &Steering, config_file: &str) -> Result<Self, Conflicts> {
         let mut all = Self { by_origin: zones.into_iter().map(Zone::unsteered).collect() };
-        let mut errors = Vec::new();
+        let mut conflicts = Vec::new();
         for config in &steering.config().dns.names {
-            let wrong =
-                |line: usize, message: String| ZoneFileError { file: config_file.to_owned(), line, message };
             let (Ok(name), Some(target)) = (Name::from_ascii(&config.name), steering.target(&config.name))
             else {
                 continue; // the config was checked
@@ -248,18 +283,25 @@ impl Zones {
             name.set_fqdn(true);
             let Some(origin) = all.closest(&name).map(|zone| zone.origin.clone()) else { continue };
             let Some(zone) = all.by_origin.get_mut(&origin) else { continue };
-            let steered = match Steered::new(config, target, &Name::from(origin)) {
+            let conflict = |line: usize, message: String| Conflict {
+                zone: origin.to_string().trim_end_matches('.').to_owned(),
+                error: ZoneFileError { file: config_file.to_owned(), line, message },
+            };
+            let steered = match Steered::new(config, target, &Name::from(origin.clone())) {
                 Ok(steered) => steered,
                 Err(problems) => {
-                    errors.extend(problems.into_iter().map(|(line, message)| wrong(line, message)));
+                    conflicts.extend(problems.into_iter().map(|(line, message)| conflict(line, message)));
                     continue;
                 }
             };
             if let Err(message) = zone.steer(name, steered) {
-                errors.push(wrong(config.line, message));
+                conflicts.push(conflict(config.line, message));
             }
         }
-        if errors.is_empty() { Ok(all) } else { Err(errors) }
+        if conflicts.is_empty() {
+            return Ok(all);
+        }
+        Err(Conflicts { zones: all.by_origin.into_values().collect(), all: conflicts })
     }
 
     /// The zone that is closest to a name from above.

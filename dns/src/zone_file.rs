@@ -15,6 +15,8 @@ use crate::zone::{Node, Zone};
 const INCLUDES_MAX: usize = 8;
 /// A message has at most 65,535 bytes; the rest is for a question, an OPT record and a CNAME before.
 const RECORD_SET_BYTES_MAX: usize = 64_000;
+/// Records of one name and type, the smallest of 11 bytes: more fit no message, and would only take time.
+const RECORD_SET_MAX: usize = 6000;
 /// Errors after which reading stops: the file is probably not a master file.
 const ERRORS_MAX: usize = 50;
 
@@ -210,6 +212,11 @@ impl Reader<'_> {
             return Err(format!("an SOA record belongs to the apex {}, not to {owner}", self.apex));
         }
         let node = self.nodes.entry(lower.clone()).or_default();
+        if node.records(record_type).len() >= RECORD_SET_MAX {
+            return Err(format!(
+                "more than {RECORD_SET_MAX} {record_type} records: no message can hold them"
+            ));
+        }
         let mut record = Record::from_rdata(owner, ttl, data);
         record.dns_class = DNSClass::IN;
         node.add(record);

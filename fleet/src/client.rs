@@ -64,18 +64,23 @@ impl Client {
 }
 
 /// Blocks that are not routed between networks: whoever has an address there is where their resolver is (RFC 7871
-/// section 11.3; blocks of RFC 6890).
-const PRIVATE: [&str; 10] = [
+/// section 11.3; blocks of RFC 6890, but for those of documentation: examples should work as they stand).
+const PRIVATE: [&str; 15] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
     "169.254.0.0/16",
     "172.16.0.0/12",
+    "192.0.0.0/24",
     "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
     "::/127",
+    "100::/64",
     "fc00::/7",
     "fe80::/10",
+    "ff00::/8",
 ];
 
 /// The private blocks that no override of the config is about: where the operator has said who is there, it is known.

@@ -436,15 +436,20 @@ impl Placer {
         let family = families
             .filter(|family| name.is_none_or(|name| name.types.contains(family)))
             .find(|family| family.name() == record_type);
-        let records =
-            name.and_then(|name| name.records.iter().find(|records| records.record_type == record_type));
+        // An alias answers for all types.
+        let answers = |kind: &str| kind == record_type || kind == "CNAME";
+        let records = name.and_then(|name| name.records.iter().find(|records| answers(&records.record_type)));
         let is_answered = family.is_some() || records.is_some();
         let mut answer: Vec<String> = Vec::new();
         for datacenter in self.named(target, client, choice) {
             let addresses = self.addresses(target, datacenter).iter();
             let addresses = addresses.filter(|address| family.is_some_and(|family| family.holds(address)));
             answer.extend(addresses.map(ToString::to_string));
-            answer.extend(records.into_iter().flat_map(|records| records.by_datacenter[datacenter].clone()));
+            for text in records.into_iter().flat_map(|records| &records.by_datacenter[datacenter]) {
+                if !answer.contains(text) {
+                    answer.push(text.clone());
+                }
+            }
         }
         let scope = if is_answered { choice.scope } else { 0 };
         let ttl = |name: &SteeredName| {

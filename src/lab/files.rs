@@ -167,7 +167,8 @@ mod tests {
     fn the_labs_config_is_right() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), "127.9", DNS_PORT).unwrap();
-        let world = crate::world::World::load(&directory.path().join(CONFIG), None);
+        let world =
+            crate::world::World::load(&directory.path().join(CONFIG), None, crate::world::Secret::Read);
         let world = world.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(world.config().fleet.datacenters.len(), 3);
         assert_eq!(world.config().sync.probe.fall, 8, "detection is not shortened");

@@ -122,6 +122,14 @@ fn dns_over_https_says_what_is_wrong_with_a_request() {
     // static.shop.test A, number 0.
     let good = "/dns-query?dns=AAABAAABAAAAAAAABnN0YXRpYwRzaG9wBHRlc3QAAAEAAQ";
     assert_eq!(curl(good, &["--http2"]), "200 application/dns-message private, max-age=300");
+    assert!(curl(good, &["-I", "--http2"]).starts_with("405"), "a HEAD has no body, and breaks nothing");
+    let asked = fleet.path("asked");
+    fs::write(&asked, &query("static.shop.test.", 0)[2..]).unwrap();
+    let body = format!("@{}", asked.display());
+    for kind in ["application/dns-message", "Application/DNS-Message; charset=utf-8"] {
+        let told = curl("/dns-query", &["-H", &format!("content-type: {kind}"), "--data-binary", &body]);
+        assert!(told.starts_with("200"), "{kind}: {told}");
+    }
     assert_eq!(curl(good, &["--http1.1"]), "200 application/dns-message private, max-age=300");
     for (path, arguments, code) in [
         ("/", &[][..], "404"),

@@ -106,8 +106,9 @@ impl Scenario {
             }
         }
         if errors.is_empty() {
-            return Zones::new(zones, steering, "daemun.toml")
-                .map_err(|problems| problems.iter().map(ToString::to_string).collect());
+            return Zones::new(zones, steering, "daemun.toml").map_err(|conflicts| {
+                conflicts.all.iter().map(|conflict| conflict.error.to_string()).collect()
+            });
         }
         Err(errors)
     }

@@ -14,8 +14,7 @@ use crate::{Metrics, Transport};
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caps {
-    /// In all. Bounds memory: a connection holds at most one query that is not whole yet and the answers of one wake,
-    /// 192 KiB; idle or slow it holds what it has sent, and 4 KiB.
+    /// In all: bounds memory, see [`super::STREAM_CAPS`].
     pub(crate) total: usize,
     /// For one client, an IPv4 address or an IPv6 /64: a large resolver opens a few.
     pub(crate) per_client: usize,
@@ -23,7 +22,7 @@ pub(crate) struct Caps {
 
 #[derive(Debug)]
 struct Entry {
-    client: IpAddr,
+    client: Option<IpAddr>,
     active_ms: Arc<AtomicU64>,
     end: Arc<Notify>,
 }
@@ -52,11 +51,11 @@ impl Connections {
         Arc::new(Self { transport, caps, metrics, table: Mutex::default() })
     }
 
-    /// A place for a newcomer, whatever it costs others.
-    pub(crate) fn admit(self: &Arc<Self>, client: IpAddr, now_ms: u64) -> Place {
+    /// A place for a newcomer, whatever it costs others. `client` is `None` as long as a proxy has not said who it is.
+    pub(crate) fn admit(self: &Arc<Self>, client: Option<IpAddr>, now_ms: u64) -> Place {
         let active_ms = Arc::new(AtomicU64::new(now_ms));
         let end = Arc::new(Notify::new());
-        let client = key(client);
+        let client = client.map(key);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(&mut table.1, client);
         table.0 += 1;
@@ -66,16 +65,16 @@ impl Connections {
         Place { connections: Arc::clone(self), number, active_ms, end }
     }
 
-    fn make_room(&self, table: &mut HashMap<u64, Entry>, client: IpAddr) {
+    fn make_room(&self, table: &mut HashMap<u64, Entry>, client: Option<IpAddr>) {
         let of_client = table.values().filter(|entry| entry.client == client).count();
-        let (only, reason) = match of_client >= self.caps.per_client {
-            true => (Some(client), "client_limit"),
+        let (only, reason) = match client.is_some() && of_client >= self.caps.per_client {
+            true => (client, "client_limit"),
             false if table.len() >= self.caps.total => (None, "evicted"),
             false => return,
         };
         let idle_longest = table
             .iter()
-            .filter(|(_, entry)| only.is_none_or(|client| entry.client == client))
+            .filter(|(_, entry)| only.is_none() || entry.client == only)
             .min_by_key(|(number, entry)| (entry.active_ms.load(Ordering::Relaxed), **number))
             .map(|(number, _)| *number);
         if let Some(entry) = idle_longest.and_then(|number| table.remove(&number)) {
@@ -121,7 +120,7 @@ impl Place {
 
     /// Who the client is has been learnt from a proxy.
     pub(crate) fn belongs_to(&self, client: IpAddr) {
-        let client = key(client);
+        let client = Some(key(client));
         let mut table = self.connections.table.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mine) = table.1.remove(&self.number) else { return };
         self.connections.make_room(&mut table.1, client);
@@ -159,9 +158,9 @@ mod tests {
     fn the_longest_idle_makes_room() {
         let all = connections(3, 3);
         let places: Vec<Place> =
-            (0..3).map(|host| all.admit(IpAddr::from([192, 0, 2, host]), u64::from(host))).collect();
+            (0..3).map(|host| all.admit(Some(IpAddr::from([192, 0, 2, host])), u64::from(host))).collect();
         places[0].touch(50);
-        let newcomer = all.admit("192.0.2.9".parse().unwrap(), 60);
+        let newcomer = all.admit("192.0.2.9".parse().ok(), 60);
         assert_eq!(places.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false]);
         drop(places);
         assert!(!is_evicted(&newcomer));
@@ -171,12 +170,12 @@ mod tests {
     #[test]
     fn who_has_too_many_loses_one_of_their_own() {
         let all = connections(10, 2);
-        let other = all.admit("192.0.2.1".parse().unwrap(), 0);
+        let other = all.admit("192.0.2.1".parse().ok(), 0);
         let mine: Vec<Place> =
-            (0..3).map(|port| all.admit(format!("2001:db8::{port}").parse().unwrap(), 10 + port)).collect();
+            (0..3).map(|port| all.admit(format!("2001:db8::{port}").parse().ok(), 10 + port)).collect();
         assert!(!is_evicted(&other), "idle for longer, but not of this client");
         assert_eq!(mine.iter().map(is_evicted).collect::<Vec<_>>(), [true, false, false]);
-        let behind_proxy = all.admit("192.0.2.200".parse().unwrap(), 20);
+        let behind_proxy = all.admit(None, 20);
         behind_proxy.belongs_to("2001:db8::9".parse().unwrap());
         assert_eq!(mine.iter().map(is_evicted).collect::<Vec<_>>(), [true, true, false]);
         assert!(!is_evicted(&behind_proxy));
@@ -185,8 +184,8 @@ mod tests {
     #[tokio::test]
     async fn the_evicted_are_told() {
         let all = connections(1, 1);
-        let first = all.admit("192.0.2.1".parse().unwrap(), 0);
-        let _second = all.admit("192.0.2.2".parse().unwrap(), 0);
+        let first = all.admit("192.0.2.1".parse().ok(), 0);
+        let _second = all.admit("192.0.2.2".parse().ok(), 0);
         first.evicted().await;
     }
 }

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64URL_NOPAD;
 use hickory_proto::op::Message;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
@@ -19,24 +19,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connections::Place;
 use super::stream::IDLE;
+use super::{FAREWELL, QUERY_BYTES_MAX, STREAMS_MAX};
 use crate::{Peer, Responder};
 
 /// The one path.
 const PATH: &str = "/dns-query";
 /// Media type of queries and answers.
 const MESSAGE: &str = "application/dns-message";
-/// The longest message.
-const BODY_BYTES_MAX: usize = u16::MAX as usize;
 /// How much of a body that is too long is read, so that its sender sees why it is refused.
-const PATIENCE_BYTES: usize = 2 * BODY_BYTES_MAX;
+const PATIENCE_BYTES: usize = 128 * 1024;
 /// Headers of one request.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Queries at once on one connection.
-const STREAMS_MAX: u32 = 100;
 /// How often it is looked whether a connection is idle.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a client may take to end a connection that it was told is over.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until its client ends it, or has been idle for too long.
 pub(super) async fn serve<S>(stream: S, peer: Peer, place: Arc<Place>, responder: Arc<Responder>)
@@ -76,7 +71,6 @@ where
             }
             return;
         }
-        () = place.evicted() => return,
         () = idle => place.closed("idle"),
     }
     connection.as_mut().graceful_shutdown();
@@ -84,13 +78,16 @@ where
 }
 
 async fn answer(request: Request<Incoming>, peer: Peer, responder: &Responder) -> Response<Full<Bytes>> {
-    match query(request).await {
+    let is_head = request.method() == Method::HEAD;
+    let response = match query(request).await {
         Ok(query) => match responder.respond(&query, peer) {
             Some(reply) => reply_with(reply),
             None => refuse(StatusCode::BAD_REQUEST, "the message is no query"),
         },
         Err((status, why)) => refuse(status, why),
-    }
+    };
+    // HEAD has a head only (RFC 9110 section 9.3.2).
+    if is_head { response.map(|_| Full::default()) } else { response }
 }
 
 /// The message of a request.
@@ -98,16 +95,30 @@ async fn query(request: Request<Incoming>) -> Result<Bytes, (StatusCode, &'stati
     let (parts, body) = request.into_parts();
     let asked = asked_by(&parts);
     // The body is read whatever is wrong: a client that is still sending would not see our answer.
-    let read = tokio::time::timeout(IDLE, Limited::new(body, PATIENCE_BYTES).collect()).await;
+    let read = tokio::time::timeout(IDLE, read_body(body)).await;
     if let Some(query) = asked? {
         return Ok(query);
     }
-    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 65,535 bytes");
     match read {
-        Ok(Ok(body)) => Some(body.to_bytes()).filter(|body| body.len() <= BODY_BYTES_MAX).ok_or(too_long),
-        Ok(Err(_)) => Err(too_long),
+        Ok(Some(body)) => Ok(body),
+        Ok(None) => Err((StatusCode::PAYLOAD_TOO_LARGE, "a query has at most 8,192 bytes here")),
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long")),
     }
+}
+
+/// A whole body, unless it is too long; then some more of it is read, and not kept.
+async fn read_body(mut body: Incoming) -> Option<Bytes> {
+    let (mut kept, mut length) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        length += data.len();
+        if length <= QUERY_BYTES_MAX {
+            kept.extend_from_slice(&data);
+        } else if length > PATIENCE_BYTES {
+            return None;
+        }
+    }
+    (length <= QUERY_BYTES_MAX).then(|| kept.freeze())
 }
 
 /// The message in a request's head; none if it is in the body.
@@ -120,17 +131,23 @@ fn asked_by(parts: &Parts) -> Result<Option<Bytes>, (StatusCode, &'static str)> 
             let query = parts.uri.query().unwrap_or_default();
             let dns = query.split('&').find_map(|pair| pair.strip_prefix("dns="));
             let dns = dns.ok_or((StatusCode::BAD_REQUEST, "the query string has no `dns=`"))?;
-            let decoded = BASE64URL_NOPAD.decode(dns.trim_end_matches('=').as_bytes());
+            let decoded = BASE64URL_NOPAD.decode(dns.replace("%3D", "=").trim_end_matches('=').as_bytes());
             decoded
                 .map(|query| Some(query.into()))
                 .map_err(|_| (StatusCode::BAD_REQUEST, "`dns=` is not base64url"))
         }
-        Method::POST if parts.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != MESSAGE) => {
+        Method::POST if !is_message(parts.headers.get(CONTENT_TYPE)) => {
             Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type is not application/dns-message"))
         }
         Method::POST => Ok(None),
         _ => Err((StatusCode::METHOD_NOT_ALLOWED, "GET and POST are answered")),
     }
+}
+
+/// Whether a content type is ours, in any letter case and whatever follows (RFC 9110 section 8.3.1).
+fn is_message(kind: Option<&HeaderValue>) -> bool {
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(MESSAGE))
 }
 
 /// Fresh for as long as the answer lives (RFC 8484 section 5.1), to this client: the answer may be made for its place.

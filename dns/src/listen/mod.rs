@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -25,15 +26,23 @@ use connections::{Caps, Connections, Place};
 
 pub use tls::{Certificate, TlsIdentity};
 
-/// Of each transport: with 192 KiB each in the worst case 192 MiB, and with slow or idle clients, who are dropped after
-/// [`stream::IDLE`], 4 MiB (64 MiB with TLS).
-const CAPS: Caps = Caps { total: 1024, per_client: 128 };
+/// Of TCP, and of TLS. A connection holds at most a query that is not whole yet and the answers of one wake, 192 KiB, in all
+/// 192 MiB. Slow or idle it holds what it has sent and 4 KiB (64 KiB with TLS), until [`stream::IDLE`] ends it.
+const STREAM_CAPS: Caps = Caps { total: 1024, per_client: 128 };
+/// Of HTTPS, and of QUIC, whose connections hold [`STREAMS_MAX`] queries and answers at once: at most 1.1 MiB, in all 560 MiB.
+const MULTIPLEXED_CAPS: Caps = Caps { total: 512, per_client: 32 };
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// Queries at once on one connection of HTTPS or QUIC.
+const STREAMS_MAX: u32 = 16;
+/// The longest query that is taken over HTTPS or QUIC, where many come at once; none is nearly so long.
+const QUERY_BYTES_MAX: usize = 8 * 1024;
 /// UDP sockets for one address: more than cores does not help.
 const UDP_SOCKETS_MAX: usize = 16;
-/// A PROXY header and a TLS handshake together.
+/// For a PROXY header, and for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a client may take to end a connection that it was told is over.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -109,7 +118,8 @@ impl Listeners {
             }
         }
         for &address in &addresses.quic {
-            let socket = std::net::UdpSocket::bind(address);
+            let socket = udp::open(address, takes_both_families(address, &addresses.quic), false);
+            let socket = socket.map(std::net::UdpSocket::from);
             listeners.quic.push(socket.map_err(|error| ListenError::new(address, "UDP", error))?);
         }
         Ok(listeners)
@@ -128,7 +138,11 @@ impl Listeners {
         for socket in self.udp {
             tasks.spawn(udp::serve(socket, Arc::clone(&responder)));
         }
-        let connections = |transport| Connections::new(transport, CAPS, responder.metrics().clone());
+        let connections = |transport| {
+            let is_multiplexed = matches!(transport, Transport::Https | Transport::Quic);
+            let caps = if is_multiplexed { MULTIPLEXED_CAPS } else { STREAM_CAPS };
+            Connections::new(transport, caps, responder.metrics().clone())
+        };
         let of_tcp = connections(Transport::Tcp);
         let of_tls = connections(Transport::Tls);
         let of_https = connections(Transport::Https);
@@ -202,10 +216,17 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, source)) => {
-                    let place = door.connections.admit(source.ip(), door.responder.now_ms());
+                    let address = source.ip().to_canonical();
+                    let client = (!door.has_header(address)).then_some(address);
+                    let place = Arc::new(door.connections.admit(client, door.responder.now_ms()));
                     let door = Arc::clone(&door);
                     tasks.spawn(async move {
-                        if let Err(error) = door.serve(stream, source.ip(), place).await {
+                        let served = tokio::select! {
+                            served = door.serve(stream, address, &place) => served,
+                            // Whatever it is doing: its place is another's now.
+                            () = place.evicted() => Ok(()),
+                        };
+                        if let Err(error) = served {
                             tracing::debug!(%error, %source, "a DNS connection");
                         }
                     });
@@ -221,36 +242,34 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
 }
 
 impl Door {
-    async fn serve(&self, mut stream: TcpStream, source: IpAddr, place: Place) -> io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream, source: IpAddr, place: &Arc<Place>) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let source = source.to_canonical();
-        let opened = tokio::select! {
-            opened = timeout(HANDSHAKE, self.client(&mut stream, source, &place)) => opened,
-            () = place.evicted() => return Ok(()),
-        };
-        let client = opened.inspect_err(|_| place.closed("idle"))??;
+        let client = timeout(HANDSHAKE, self.client(&mut stream, source, place)).await;
+        let client = client.inspect_err(|_| place.closed("idle"))??;
         let peer = Peer::new(client, self.transport);
         let Some(tls) = &self.tls else {
-            return stream::serve(stream, peer, &place, &self.responder).await;
+            return stream::serve(&mut stream, peer, place, &self.responder).await;
         };
-        let secured = tokio::select! {
-            secured = timeout(HANDSHAKE, tls.accept(stream)) => secured,
-            () = place.evicted() => return Ok(()),
-        };
-        let secured = secured.inspect_err(|_| place.closed("idle"))??;
-        match self.transport {
-            Transport::Https => {
-                https::serve(secured, peer, Arc::new(place), Arc::clone(&self.responder)).await;
-                Ok(())
-            }
-            _ => stream::serve(secured, peer, &place, &self.responder).await,
+        let secured = timeout(HANDSHAKE, tls.accept(stream)).await;
+        let mut secured = secured.inspect_err(|_| place.closed("idle"))??;
+        if self.transport == Transport::Https {
+            https::serve(secured, peer, Arc::clone(place), Arc::clone(&self.responder)).await;
+            return Ok(());
         }
+        let served = stream::serve(&mut secured, peer, place, &self.responder).await;
+        // So that the client knows that nothing was cut off.
+        let _ = timeout(FAREWELL, secured.shutdown()).await;
+        served
+    }
+
+    /// Whether connections from an address begin with who the client is.
+    fn has_header(&self, source: IpAddr) -> bool {
+        self.transport != Transport::Https && self.responder.is_proxy(source)
     }
 
     /// Who the client is: a listed proxy says it first.
     async fn client(&self, stream: &mut TcpStream, source: IpAddr, place: &Place) -> io::Result<IpAddr> {
-        let has_proxies = self.transport != Transport::Https;
-        if !has_proxies || !self.responder.is_proxy(source) {
+        if !self.has_header(source) {
             return Ok(source);
         }
         let client = proxy::read(stream).await.inspect_err(|_| place.closed("malformed"))?;

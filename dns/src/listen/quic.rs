@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::connections::{Connections, Place};
 use super::stream::IDLE;
 use super::tls::TlsIdentity;
+use super::{QUERY_BYTES_MAX, STREAMS_MAX};
 use crate::wire::{self, HEADER_BYTES, Read};
 use crate::{Peer, Responder, Transport};
 
@@ -22,12 +23,12 @@ use crate::{Peer, Responder, Transport};
 const PROTOCOL: &[u8] = b"doq";
 /// A handshake takes a few round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Queries at once on one connection.
-const STREAMS_MAX: u32 = 100;
 /// Length and message.
-const STREAM_BYTES_MAX: usize = 2 + u16::MAX as usize;
+const STREAM_BYTES_MAX: usize = 2 + QUERY_BYTES_MAX;
 /// What all streams of a connection may hold unread.
 const CONNECTION_BYTES_MAX: u32 = 128 * 1024;
+/// Answering must not wait for a client that does not read.
+const WRITE: Duration = Duration::from_secs(5);
 /// From so many connections on, newcomers show first that their address is their own.
 const UNPROVEN_MAX: usize = 64;
 
@@ -64,25 +65,29 @@ pub(super) async fn serve(endpoint: Endpoint, responder: Arc<Responder>, connect
                     let _ = incoming.retry();
                     continue;
                 }
-                let place = connections.admit(incoming.remote_address().ip(), responder.now_ms());
-                tasks.spawn(serve_connection(incoming, place, Arc::clone(&responder)));
+                let place = connections.admit(Some(incoming.remote_address().ip()), responder.now_ms());
+                let responder = Arc::clone(&responder);
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = serve_connection(incoming, &place, responder) => {}
+                        // Its place is another's now; dropped, it is closed.
+                        () = place.evicted() => {}
+                    }
+                });
             }
             Some(_) = tasks.join_next() => {}
         }
     }
 }
 
-async fn serve_connection(incoming: Incoming, place: Place, responder: Arc<Responder>) {
+async fn serve_connection(incoming: Incoming, place: &Place, responder: Arc<Responder>) {
     let source = incoming.remote_address();
     let connection = match timeout(HANDSHAKE, incoming.into_future()).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, %source, "a QUIC handshake"),
         Err(_) => return place.closed("idle"),
     };
-    tokio::select! {
-        () = serve_streams(&connection, source, &place, &responder) => {}
-        () = place.evicted() => connection.close(NO_ERROR, b""),
-    }
+    serve_streams(&connection, source, place, &responder).await;
 }
 
 async fn serve_streams(
@@ -92,39 +97,50 @@ async fn serve_streams(
     responder: &Arc<Responder>,
 ) {
     let peer = Peer::new(source.ip(), Transport::Quic);
-    let mut queries: JoinSet<Result<(), VarInt>> = JoinSet::new();
+    let mut queries: JoinSet<Result<bool, VarInt>> = JoinSet::new();
+    let idle = tokio::time::sleep(IDLE);
+    tokio::pin!(idle);
     loop {
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, receive)) => {
                     queries.spawn(answer(send, receive, peer, Arc::clone(responder)));
                 }
-                Err(_) => return, // closed, or idle for too long
+                Err(_) => return, // closed
             },
             Some(ended) = queries.join_next() => match ended {
                 Ok(Err(code)) => {
                     place.closed("malformed");
                     return connection.close(code, b"");
                 }
-                Ok(Ok(())) => place.touch(responder.now_ms()),
+                Ok(Ok(true)) => {
+                    place.touch(responder.now_ms());
+                    idle.set(tokio::time::sleep(IDLE));
+                }
+                Ok(Ok(false)) => {} // a stream without a query is no activity
                 Err(error) => tracing::error!(%error, "answering over QUIC"),
             },
+            // Pings keep a path open, not a place.
+            () = &mut idle => {
+                place.closed("idle");
+                return connection.close(NO_ERROR, b"");
+            }
         }
     }
 }
 
-/// One stream: a query, then its answer. An error ends the connection with its code.
+/// One stream: a query, then its answer; whether there was one. An error ends the connection with its code.
 async fn answer(
     mut send: SendStream,
     mut receive: RecvStream,
     peer: Peer,
     responder: Arc<Responder>,
-) -> Result<(), VarInt> {
+) -> Result<bool, VarInt> {
     // The whole stream is one message; a client that does not end it has time for that.
     let message = match timeout(IDLE, receive.read_to_end(STREAM_BYTES_MAX)).await {
         Ok(Ok(message)) => message,
         Ok(Err(quinn::ReadToEndError::TooLong)) => return Err(PROTOCOL_ERROR),
-        Ok(Err(quinn::ReadToEndError::Read(_))) | Err(_) => return Ok(()),
+        Ok(Err(quinn::ReadToEndError::Read(_))) | Err(_) => return Ok(false),
     };
     let query = message.get(2..).filter(|query| query.len() >= HEADER_BYTES).ok_or(PROTOCOL_ERROR)?;
     let is_whole = usize::from(u16::from_be_bytes([message[0], message[1]])) == query.len();
@@ -141,8 +157,8 @@ async fn answer(
     let reply = responder.respond(query, peer).ok_or(PROTOCOL_ERROR)?;
     let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
     let framed = [&length.to_be_bytes()[..], &reply].concat();
-    if send.write_all(&framed).await.is_ok() {
+    if let Ok(Ok(())) = timeout(WRITE, send.write_all(&framed)).await {
         let _ = send.finish();
     }
-    Ok(())
+    Ok(true)
 }

@@ -20,6 +20,9 @@ use crate::{Peer, Responder};
 pub(super) const IDLE: Duration = Duration::from_secs(crate::responder::KEEPALIVE_TENTHS as u64 / 10);
 /// Answering must not wait for a client that does not read.
 const WRITE: Duration = Duration::from_secs(5);
+/// How long and how often what nobody wants is read before a close.
+const LINGER: Duration = Duration::from_millis(500);
+const DRAIN_READS: usize = 16;
 /// Room made before a read.
 const READ_BYTES: usize = 4096;
 /// Answers are written when there are so many bytes of them, if the wake brings more queries still.
@@ -27,7 +30,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// Serves a stream until its client ends it, or gives reason to.
 pub(super) async fn serve<S>(
-    mut stream: S,
+    stream: &mut S,
     peer: Peer,
     place: &Place,
     responder: &Responder,
@@ -54,11 +57,13 @@ where
             output.extend(u16::try_from(reply.len()).map_err(io::Error::other)?.to_be_bytes());
             output.extend(reply);
             if output.len() >= WRITE_BYTES {
-                write(&mut stream, &mut output).await?;
+                write(stream, &mut output).await?;
             }
         }
-        write(&mut stream, &mut output).await?;
+        write(stream, &mut output).await?;
         if is_over {
+            // What it has sent besides is taken in: closing on it would take back the answers that are on their way.
+            let _ = timeout(LINGER, drain(stream)).await;
             return Ok(());
         }
         input.reserve(READ_BYTES);
@@ -72,9 +77,20 @@ where
                 place.closed("idle");
                 return Ok(());
             }
-            () = place.evicted() => return Ok(()),
         }
     }
+}
+
+/// Ends our side, then reads to the end of the other's, within bounds.
+async fn drain<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut nowhere = [0; READ_BYTES];
+    for _ in 0..DRAIN_READS {
+        if stream.read(&mut nowhere).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// All answers of a wake at once: length and message in one segment (RFC 7766 section 8).

@@ -48,7 +48,7 @@ pub(super) fn bind(address: SocketAddr, both_families: bool, count: usize) -> io
         .collect()
 }
 
-fn open(address: SocketAddr, both_families: bool, is_shared: bool) -> io::Result<Socket> {
+pub(super) fn open(address: SocketAddr, both_families: bool, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!both_families)?;
@@ -128,7 +128,10 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8], control: &mut [u8]) -> io::Res
                 asked = Some(Asked::V4(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes())));
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => {
-                asked = Some(Asked::V6(info.ipi6_addr.s6_addr.into(), info.ipi6_ifindex));
+                let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                // The way back is for the routing table to choose, but where an address says nothing without its link.
+                let interface = if address.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
+                asked = Some(Asked::V6(address, interface));
             }
             _ => {}
         }

@@ -290,6 +290,14 @@ pub(crate) fn domain_name(text: &str, origin: &Name) -> Result<Name, String> {
     Ok(name)
 }
 
+/// A domain name as master files write it, taken as whole with or without its last dot.
+///
+/// # Errors
+/// Why it is none.
+pub fn absolute_name(text: &str) -> Result<Name, String> {
+    domain_name(text, &Name::root())
+}
+
 /// Bytes of a token, and whether each was escaped.
 pub(super) fn unescape(text: &str) -> Result<Vec<(u8, bool)>, String> {
     let mut rest = text.as_bytes();

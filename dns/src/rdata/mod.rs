@@ -14,6 +14,7 @@ use hickory_proto::serialize::binary::{BinDecoder, BinEncodable as _, BinEncoder
 use crate::answer::is_no_data;
 use fields::{Field, Fields};
 
+pub use fields::absolute_name;
 pub(crate) use fields::{domain_name, shown, time_to_live};
 pub(crate) use present::{name_text, present};
 

@@ -89,6 +89,12 @@ pub fn write(
     message.answers.clear();
     message.authorities.clear();
     message.metadata.truncation = true;
+    if let Some(packet) = encode(&message, limits.bytes_max) {
+        return packet;
+    }
+    if let Some(edns) = &mut message.edns {
+        edns.options_mut().remove(NSID.into());
+    }
     encode(&message, UDP_MAX.into()).unwrap_or_default()
 }
 

@@ -12,7 +12,6 @@ use super::*;
 use crate::location::{Continent, Country};
 
 pub(super) fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns {
-    // Not everywhere: over UDP a reply from a wildcard socket may leave from another address than was asked.
     let listen = listens(&mut section, "listen", || {
         vec![Listen { host: ListenHost::Datacenter, port: defaults::DNS_PORT }]
     });
@@ -91,7 +90,9 @@ fn rate_limit(mut section: Section<'_>) -> RateLimit {
     };
     let rate = section.optional("answers_per_second", &read::integer("answers", 0..=1_000_000));
     let slip = section.optional("slip", &read::integer("answers", 0..=10));
-    let exempt = prefixes(&mut section, "exempt").unwrap_or_else(|| {
+    let exempt = section.list_or_none("exempt", &read::prefix());
+    let exempt = exempt.map(|list| list.into_iter().map(|prefix| prefix.value).collect());
+    let exempt = exempt.unwrap_or_else(|| {
         defaults::RATE_LIMIT_EXEMPT.iter().map(|net| net.parse().expect("a prefix")).collect()
     });
     section.finish();

@@ -246,6 +246,14 @@ impl<'a> Section<'a> {
         self.wrong(key, &self.span, format!("missing: expected {expected}"));
     }
 
+    /// A list of values, or none of them. Missing: `None`.
+    pub(super) fn list_or_none<T>(&mut self, key: &'static str, kind: &Kind<T>) -> Option<Vec<Located<T>>> {
+        match self.get(key)?.get_ref() {
+            DeValue::Array(items) if items.is_empty() => Some(Vec::new()),
+            _ => self.list(key, kind),
+        }
+    }
+
     /// A list of values, at least one; one value alone is a list of one. Missing: `None`.
     pub(super) fn list<T>(&mut self, key: &'static str, kind: &Kind<T>) -> Option<Vec<Located<T>>> {
         let value = self.get(key)?;
