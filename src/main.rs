@@ -7,6 +7,7 @@ mod clock;
 mod explain;
 mod lab;
 mod name_server;
+mod reload;
 mod run;
 mod status;
 mod world;

@@ -11,7 +11,6 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
@@ -30,11 +29,9 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ViewMetrics};
 use crate::name_server::NameServer;
-use crate::world::{Refusal, Secret, World};
-use crate::{Failure, clock, world};
-
-/// Time between two looks at the files; a change is read when a second look finds it at rest.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::reload::reload;
+use crate::world::{Secret, World};
+use crate::{Failure, clock};
 
 /// What the caps on connections add up to, with room for probes and files.
 const FILES_WANTED: u64 = 12_000;
@@ -66,8 +63,18 @@ pub(crate) struct RunArguments {
 }
 
 impl RunArguments {
+    /// The config file.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Which datacenter this is.
+    pub(crate) fn datacenter(&self) -> &str {
+        &self.datacenter
+    }
+
     /// Only the name server has need of its secrets; on other machines they need not be.
-    fn secret(&self) -> Secret {
+    pub(crate) fn secret(&self) -> Secret {
         if self.roles.contains(&Role::Dns) { Secret::Read } else { Secret::Leave }
     }
 }
@@ -393,100 +400,6 @@ impl Follower {
             }
         }
     }
-}
-
-/// Reads the files again when they change, or on SIGHUP; what is wrong is said, and nothing changes.
-async fn reload(
-    arguments: RunArguments,
-    mut hang_up: Signal,
-    worlds: watch::Sender<Arc<World>>,
-    configs: watch::Sender<Arc<Config>>,
-    refused: watch::Sender<Vec<String>>,
-) -> anyhow::Result<&'static str> {
-    let at_start = Arc::clone(last_sent(&worlds).config());
-    let mut read = last_sent(&worlds).as_read();
-    let mut seen = read.clone();
-    loop {
-        let asked = tokio::select! {
-            _ = hang_up.recv() => true,
-            () = tokio::time::sleep(LOOK) => false,
-        };
-        let now = world::look(&read);
-        let at_rest = now == seen;
-        seen = now;
-        if !asked && (seen == read || !at_rest) {
-            continue;
-        }
-        let (from, me) = (arguments.config.clone(), arguments.datacenter.clone());
-        let secret = arguments.secret();
-        let (last, first) = (last_sent(&worlds), Arc::clone(&at_start));
-        // Reading and compiling a world takes up to a second of one core.
-        let loaded = tokio::task::spawn_blocking(move || {
-            World::load(&from, Some(&last), secret)
-                .and_then(|world| stays_the_same_process(world, &first, &me))
-        });
-        match loaded.await? {
-            Ok(loaded) => {
-                for complaint in &loaded.complaints {
-                    tracing::warn!("{complaint}");
-                }
-                tracing::info!(digest = loaded.config().digest, "files read again");
-                read = loaded.as_read();
-                configs.send_if_modified(|config| {
-                    let changed = config.digest != loaded.config().digest;
-                    *config = Arc::clone(loaded.config());
-                    changed
-                });
-                let mut notices = Vec::new();
-                if needs_restart(&at_start, loaded.config()) {
-                    notices
-                        .push("addresses to listen on have changed: restart to use the new ones".to_owned());
-                    tracing::warn!("{}", notices[0]);
-                }
-                worlds.send_replace(Arc::new(loaded));
-                refused.send_replace(notices);
-            }
-            Err(refusal) => {
-                for problem in &refusal.problems {
-                    tracing::error!("refused, the last good stays: {problem}");
-                }
-                // The files of what was refused are watched too: the one that is missing may come.
-                read = last_sent(&worlds).as_read();
-                read.extend(refusal.stamps);
-                refused.send_replace(refusal.problems);
-            }
-        }
-        seen = world::look(&read);
-    }
-}
-
-/// A running process keeps its fleet and its datacenter.
-fn stays_the_same_process(world: World, at_start: &Config, me: &str) -> Result<World, Refusal> {
-    let fleet = &world.config().fleet;
-    let mut problems = Vec::new();
-    if fleet.datacenter(me).is_none() {
-        problems.push(format!(
-            "the config no longer has datacenter `{me}`, which this process is; end the process first"
-        ));
-    }
-    if fleet.name != at_start.fleet.name {
-        let (old, new) = (&at_start.fleet.name, &fleet.name);
-        problems.push(format!(
-            "the fleet's name has changed from `{old}` to `{new}`, which moves users: restart to mean it"
-        ));
-    }
-    if problems.is_empty() { Ok(world) } else { Err(Refusal { problems, stamps: world.as_read() }) }
-}
-
-fn needs_restart(old: &Config, new: &Config) -> bool {
-    old.dns.listen != new.dns.listen
-        || old.dns.tls_listen != new.dns.tls_listen
-        || old.dns.https_listen != new.dns.https_listen
-        || old.dns.quic_listen != new.dns.quic_listen
-        || old.dns.certificate.is_some() != new.dns.certificate.is_some()
-        || old.gateway.listen != new.gateway.listen
-        || old.sync.listen != new.sync.listen
-        || old.sync.admin != new.sync.admin
 }
 
 /// The signals that mean something to us; caught from before anything is read.
