@@ -1,12 +1,17 @@
 //! Files change under a running daemun: what is good is taken, what is broken is refused, said, and changes nothing.
-//! Network 127.26.
+//! Networks 127.26 and 127.53.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
+use hickory_proto::op::{Edns, Message, Query};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{Name, RecordType};
 use nix::sys::signal::Signal;
 
-use crate::fleet::{CLIENTS, Fleet, NAMES, wait};
+use crate::fleet::{CLIENTS, Fleet, NAMES, ask, wait};
 
 const ALL: &str = "dns,gateway,sync";
 
@@ -115,4 +120,88 @@ fn good_files_are_taken_and_broken_ones_change_nothing() {
     fs::write(fleet.path("ranges"), "1.0.0.0,1.255.255.255,US\n").unwrap();
     wait("the new geo data", || fleet.sent_to("seoul", CLIENTS[0]).filter(|name| *name == "virginia"));
     assert_eq!(complaints(&fleet), "");
+}
+
+#[test]
+fn one_bad_file_does_not_hold_up_the_others() {
+    let second = "[[dns.zones]]\nname = \"other.test\"\nfile = \"other.test.zone\"\n";
+    let dns = "listen = [\"datacenter:5300\"]\ncookie_secrets = \"cookies\"\n";
+    let mut fleet = Fleet::with_dns(53, dns, second);
+    let other =
+        |ttl: u32| format!("$TTL {ttl}\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nhost A 192.0.2.2\n");
+    let other_file = fleet.path("other.test.zone");
+    let write_other = |ttl: u32| fs::write(&other_file, other(ttl)).unwrap();
+    write_other(100);
+    let (old, new) = ("00112233445566778899aabbccddeeff\n", "ffeeddccbbaa99887766554433221100\n");
+    fs::write(fleet.path("cookies"), old).unwrap();
+    fleet.start("seoul", ALL);
+    let seoul = SocketAddr::from((fleet.address("seoul"), 5300));
+    let other_ttl = || Some(ask(seoul, "host.other.test.", None).ok()?.answers.first()?.ttl);
+    wait("the other zone", || (other_ttl() == Some(100)).then_some(()));
+
+    // A zone that reads well and clashes with a steered name: it alone is refused.
+    let zone = fleet.zone();
+    fs::write(fleet.path("shop.test.zone"), format!("{zone}www A 192.0.2.66\n")).unwrap();
+    write_other(200);
+    wait("the other zone's change", || (other_ttl() == Some(200)).then_some(()));
+    let said = wait_for_complaint(&fleet, "zone shop.test refused");
+    assert!(said.contains("www.shop.test. is steered and also has A records"), "{said}");
+    assert_eq!(fleet.metric("seoul", "daemun_dns_zone_refused", "\"shop.test\"") as u32, 1);
+    assert_eq!(fleet.metric("seoul", "daemun_dns_zone_refused", "\"other.test\"") as u32, 0);
+    assert_eq!(ttl(&fleet), 5, "steered as before");
+    fs::write(fleet.path("shop.test.zone"), zone).unwrap();
+    wait("all to be well", || complaints(&fleet).is_empty().then_some(()));
+
+    // A typo in the config: what the other files say is taken all the same.
+    let config = fs::read_to_string(fleet.config_path()).unwrap();
+    fs::write(fleet.config_path(), config.replace("policy =", "polcy =")).unwrap();
+    write_other(300);
+    wait("the other zone's change beside a bad config", || (other_ttl() == Some(300)).then_some(()));
+    assert!(complaints(&fleet).contains("config refused, the last good is used"), "{}", complaints(&fleet));
+    fs::write(fleet.config_path(), &config).unwrap();
+    wait("all to be well", || complaints(&fleet).is_empty().then_some(()));
+
+    // Cookies of the old secret are good while it follows the new one, and not after.
+    let given = cookie(&fleet, &[1; 8]).expect("a cookie");
+    assert_eq!(cookie(&fleet, &given).as_ref(), Some(&given));
+    fs::write(fleet.path("cookies"), format!("{new}{old}")).unwrap();
+    let renewed =
+        wait("a cookie by the new secret", || cookie(&fleet, &given).filter(|cookie| *cookie != given));
+    fs::write(fleet.path("cookies"), new).unwrap();
+    wait("the old secret to be gone", || (alone(&fleet, &given) == Some(23)).then_some(()));
+    assert_eq!(alone(&fleet, &renewed), Some(0));
+
+    // A front door has no need of the name server's secrets.
+    fs::remove_file(fleet.path("cookies")).unwrap();
+    fleet.start("frankfurt", "gateway");
+    wait("frankfurt's door", || TcpStream::connect((fleet.address("frankfurt"), 8080)).ok());
+}
+
+/// Asks with a cookie; the one that comes back.
+fn cookie(fleet: &Fleet, sent: &[u8]) -> Option<Vec<u8>> {
+    let mut query = Message::query();
+    query.add_query(Query::query(Name::from_ascii("static.shop.test.").unwrap(), RecordType::A));
+    let edns = exchange(fleet, query, sent)?.edns?;
+    match edns.option(EdnsCode::Cookie)? {
+        EdnsOption::Unknown(_, cookie) => Some(cookie.clone()),
+        _ => None,
+    }
+}
+
+/// Asks whether a cookie is good (RFC 7873 section 5.4); the code of the answer.
+fn alone(fleet: &Fleet, sent: &[u8]) -> Option<u16> {
+    Some(exchange(fleet, Message::query(), sent)?.metadata.response_code.into())
+}
+
+fn exchange(fleet: &Fleet, mut query: Message, cookie: &[u8]) -> Option<Message> {
+    let mut edns = Edns::new();
+    edns.options_mut().insert(EdnsOption::Unknown(10, cookie.to_vec()));
+    query.edns = Some(edns);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect((fleet.address("seoul"), 5300)).unwrap();
+    socket.send(&query.to_vec().unwrap()).ok()?;
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer).ok()?;
+    Message::from_vec(&buffer[..length]).ok()
 }
