@@ -85,10 +85,11 @@ impl Placer {
     /// Makes the picks ready for a view. Microseconds per thousand classes.
     pub fn new(steering: Arc<Steering>, view: Arc<FleetView>) -> Self {
         // Names that rank alike for one role share their picks.
-        let mut made: HashMap<(usize, &str, Members, bool), Arc<TargetPicks>> = HashMap::new();
+        let mut made: HashMap<(usize, &str, Members, bool, Members), Arc<TargetPicks>> = HashMap::new();
         let mut targets = Vec::with_capacity(steering.targets.len());
         for target in &steering.targets {
-            let key = (target.map, target.role.as_str(), target.members, target.answers > 1);
+            let key =
+                (target.map, target.role.as_str(), target.members, target.answers > 1, target.last_resort);
             let picks =
                 made.entry(key).or_insert_with(|| Arc::new(TargetPicks::new(&steering, &view, target)));
             targets.push(Arc::clone(picks));
@@ -281,7 +282,7 @@ impl TargetPicks {
 impl Standing {
     fn new(steering: &Steering, view: &FleetView, target: &TargetRanking) -> Self {
         let fleet = &steering.config().fleet;
-        let by_member: Vec<(u8, u8)> = fleet
+        let mut by_member: Vec<(u8, u8)> = fleet
             .datacenters
             .iter()
             .enumerate()
@@ -296,8 +297,16 @@ impl Standing {
                 (if unable { State::RANK_DOWN } else { state.rank() }, share)
             })
             .collect();
-        let members = || (0..by_member.len()).filter(|member| target.members >> member & 1 == 1);
-        let used_rank = members().map(|member| by_member[member].0).min().unwrap_or(State::RANK_DOWN);
+        let count = by_member.len();
+        let members = || (0..count).filter(|member| target.members >> member & 1 == 1);
+        let best = |by_member: &[(u8, u8)]| members().map(|member| by_member[member].0).min();
+        // When all look down, only those that the operator has named for it, if any are.
+        if best(&by_member) == Some(State::RANK_DOWN) && target.last_resort != 0 {
+            for member in members().filter(|member| target.last_resort >> member & 1 == 0) {
+                by_member[member].0 = State::RANK_DOWN + 1;
+            }
+        }
+        let used_rank = best(&by_member).unwrap_or(State::RANK_DOWN);
         let used = |member: &usize| by_member[*member].0 == used_rank;
         let whole = members().filter(used).filter(|&member| by_member[member].1 >= 100);
         let ramping = members().filter(used).filter(|&member| by_member[member].1 < 100);

@@ -62,6 +62,8 @@ pub(crate) struct TargetRanking {
     pub(crate) map: usize,
     /// How many datacenters an answer names.
     pub(crate) answers: usize,
+    /// Members that are used when all look down; none: all.
+    pub(crate) last_resort: Members,
 }
 
 /// Geo data and config, compiled. Immutable.
@@ -105,6 +107,7 @@ impl Steering {
                 members,
                 map,
                 answers: name.answers,
+                last_resort: name.when_all_down.iter().fold(0, |set, &member| set | 1 << member) & members,
             });
         }
         steering.door = match config.gateway.order_as.as_ref().and_then(|name| steering.by_name.get(name)) {
@@ -115,7 +118,14 @@ impl Steering {
                 let all_overrides: Vec<usize> = (0..config.dns.overrides.len()).filter(for_all).collect();
                 let map = steering.map(&Policy::nearest(fleet.datacenters.len()), &all_overrides, everyone);
                 let role = DOOR_ROLE.to_owned();
-                steering.targets.push(TargetRanking { name: None, role, members: everyone, map, answers: 1 });
+                steering.targets.push(TargetRanking {
+                    name: None,
+                    role,
+                    members: everyone,
+                    map,
+                    answers: 1,
+                    last_resort: 0,
+                });
                 Target(steering.targets.len() - 1)
             }
         };

@@ -248,6 +248,8 @@ pub struct SteeredName {
     pub ttl_changing_seconds: u32,
     /// How many datacenters an answer names, the next best after the best.
     pub answers: usize,
+    /// Numbers of the datacenters that are used when all look down; empty: all.
+    pub when_all_down: Vec<usize>,
     /// Address families that are answered.
     pub types: Vec<AddressType>,
     /// Records of other types, each with its data by datacenter.

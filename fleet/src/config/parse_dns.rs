@@ -215,6 +215,7 @@ fn steered_name(
     let shown_role = role.as_ref().map_or(defaults::ROLE, |role| role.value.as_str()).to_owned();
     const TYPES: &[(&str, AddressType)] = &[("A", AddressType::A), ("AAAA", AddressType::Aaaa)];
     let types = section.list("types", &read::one_of(TYPES));
+    let when_all_down = names.order(&mut section, "when_all_down").unwrap_or_default();
     let records = steered_records(&mut section, &shown_role, fleet, names);
     let types = match (types, &records) {
         // Other records and no word of addresses: none.
@@ -229,6 +230,7 @@ fn steered_name(
         ttl_seconds,
         ttl_changing_seconds: in_seconds(changing, defaults::TTL_CHANGING_SECONDS.min(ttl_seconds)),
         answers: answers.map_or(defaults::ANSWERS, |answers| answers.value as usize),
+        when_all_down,
         types: types?,
         records: records?,
         role: shown_role,

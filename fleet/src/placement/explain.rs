@@ -152,7 +152,7 @@ impl Placer {
             let view = self.view.datacenters.get(&config.fleet.datacenters[member].name);
             let why = view.map(|view| view.why.as_str()).unwrap_or_default();
             let state = view.map_or(State::Serving, |view| view.state);
-            return match (rank == State::RANK_DOWN, state) {
+            return match (rank >= State::RANK_DOWN, state) {
                 (true, state) if state != State::Down => "no server of the role is up".to_owned(),
                 _ if why.is_empty() => state.to_string(),
                 _ => why.to_owned(),

@@ -214,6 +214,24 @@ fn all_down_fails_open_and_rests_in_order() {
 }
 
 #[test]
+fn when_all_look_down_those_named_for_it_are_used() {
+    let over = NAMES.replace("[[dns.overrides]]\nnames = [\"near.shop.test\"]\nprefixes = [\"1.2.0.0/16\"]", "[[dns.names]]\nname = \"last.shop.test\"\npolicy = \"nearest\"\nwhen_all_down = [\"virginia\", \"frankfurt\"]\n[[dns.overrides]]\nnames = [\"near.shop.test\"]\nprefixes = [\"1.2.0.0/16\"]");
+    let places = Places::from_ranges(&[RangeFile { name: "ranges", text: RANGES }]).unwrap();
+    let steering = Arc::new(Steering::compile(Arc::new(config(&over)), Arc::new(places)));
+    let all_down = placer_on(&steering, &DATACENTERS.map(|(name, ..)| (name, State::Down)));
+    assert_eq!(choose(&all_down, "last", "1.9.9.9").0, "frankfurt", "the nearer of the two");
+    assert_eq!(choose(&all_down, "near", "1.9.9.9").0, "seoul", "else as if all were well");
+    let target = steering.target("last.shop.test").unwrap();
+    assert!(all_down.is_fail_open(target));
+    let korea = "1.9.9.9".parse().unwrap();
+    let order: Vec<_> =
+        all_down.order(target, &korea).into_iter().map(|member| DATACENTERS[member].0).collect();
+    assert_eq!(order, ["frankfurt", "virginia", "seoul", "tokyo"]);
+    let one_left = placer_on(&steering, &[("virginia", State::Down), ("frankfurt", State::Down)]);
+    assert_eq!(choose(&one_left, "last", "3.1.1.1").0, "tokyo", "not all are down: nearest of the others");
+}
+
+#[test]
 fn several_are_named_best_first_and_only_who_is_used() {
     let named = |placer: &Placer, name: &str, client: &str| -> Vec<&'static str> {
         let (target, client) = (placer.steering().target(name).unwrap(), client.parse().unwrap());
