@@ -89,10 +89,7 @@ pub fn read(packet: &[u8]) -> Read {
     let malformed = if opcode == OpCode::Query { ResponseCode::FormErr } else { ResponseCode::NotImp };
     let refuse = |code, head, question| Read::Refuse(Refusal { code, head, question });
     let mut decoder = BinDecoder::new(packet);
-    if questions > RECORDS_MAX
-        || records.iter().any(|&count| count > RECORDS_MAX)
-        || decoder.read_slice(HEADER_BYTES).is_err()
-    {
+    if questions > RECORDS_MAX || decoder.read_slice(HEADER_BYTES).is_err() {
         return refuse(malformed, head, None);
     }
     let mut question = None;
@@ -104,6 +101,9 @@ pub fn read(packet: &[u8]) -> Read {
     }
     // One question, or which would the answer be for?
     question = question.filter(|_| questions == 1);
+    if records.iter().any(|&count| count > RECORDS_MAX) {
+        return refuse(malformed, head, question);
+    }
     let (edns, wrong) = read_records(&mut decoder, records);
     head.edns = edns;
     match (wrong, question) {
