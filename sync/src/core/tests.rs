@@ -158,7 +158,7 @@ fn strangers_are_kept_but_have_no_say() {
     assert_eq!(seoul.facts().frontier().0.len(), AUTHORS_MAX);
 }
 
-/// Found by a reviewer: a stopped process that goes on must not count its old votes, nor call the others silent.
+/// A stopped process that goes on must not count its old votes, nor call the others silent.
 #[test]
 fn after_a_sleep_it_looks_again_before_it_speaks() {
     let mut cores = cores();
@@ -181,7 +181,7 @@ fn after_a_sleep_it_looks_again_before_it_speaks() {
     assert!(seoul.facts().head("seoul") > before, "a new life, with what it sees now");
 }
 
-/// Found by a reviewer: a peer behind a broken link, once refuted by way of a third, must be called silent again when
+/// A peer behind a broken link, once refuted by way of a third, must be called silent again when
 /// the third is lost too.
 #[test]
 fn with_each_way_that_is_lost_silence_is_claimed_again() {
