@@ -29,7 +29,7 @@ pub struct Metrics {
     latency: HistogramVec,
     pub(crate) connections: IntGaugeVec,
     pub(crate) connections_closed: IntCounterVec,
-    pub(crate) queries_dropped: IntCounter,
+    pub(crate) send_errors: IntCounter,
     zone_serial: IntGaugeVec,
     zone_loaded: IntGaugeVec,
     zone_refused: IntGaugeVec,
@@ -118,7 +118,7 @@ impl Metrics {
                 "Connections that we closed, by why: idle, evicted for another, client_limit, malformed.",
                 &["transport", "reason"],
             )?,
-            queries_dropped: to.keep(IntCounter::new(
+            send_errors: to.keep(IntCounter::new(
                 "daemun_dns_send_errors_total",
                 "Answers that the system did not take.",
             ))?,

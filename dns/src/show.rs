@@ -8,6 +8,7 @@ use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, Record};
 
 use crate::rdata::{name_text, present, type_name, uncompressed};
+use crate::wire;
 
 /// A packet as text; what does not parse is said to be so.
 pub fn show(packet: &[u8]) -> String {
@@ -97,10 +98,10 @@ fn option_text(code: EdnsCode, option: &EdnsOption) -> String {
     };
     let hex = data_encoding::HEXLOWER.encode(&bytes);
     match u16::from(code) {
-        10 => format!("cookie={hex}"),
-        11 => format!("keepalive={hex}"),
-        12 => format!("padding={}", bytes.len()),
-        15 if bytes.len() >= 2 => {
+        wire::COOKIE => format!("cookie={hex}"),
+        wire::KEEPALIVE => format!("keepalive={hex}"),
+        wire::PADDING => format!("padding={}", bytes.len()),
+        wire::EXTENDED_ERROR if bytes.len() >= 2 => {
             let number = u16::from_be_bytes([bytes[0], bytes[1]]);
             format!("ede={number}:\"{}\"", String::from_utf8_lossy(&bytes[2..]))
         }

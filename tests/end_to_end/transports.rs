@@ -69,13 +69,19 @@ pub(crate) fn answer(stream: &mut impl std::io::Read) -> std::io::Result<Message
     Ok(Message::from_vec(&packet).unwrap())
 }
 
-#[test]
-fn one_answer_over_every_transport() {
-    needs("/usr/bin/kdig", "knot-dnsutils");
-    let mut fleet = Fleet::with_dns(45, DNS, "");
+/// Seoul with a certificate, answering.
+fn seoul_alone(half: u8) -> Fleet {
+    let mut fleet = Fleet::with_dns(half, DNS, "");
     write_certificate(&fleet);
     fleet.start("seoul", ALL);
     wait("seoul's name server", || fleet.ask("seoul", "static.shop.test.", None).ok());
+    fleet
+}
+
+#[test]
+fn one_answer_over_every_transport() {
+    needs("/usr/bin/kdig", "knot-dnsutils");
+    let fleet = seoul_alone(45);
     let at = format!("@{}", fleet.address("seoul"));
     let ways: [&[&str]; 6] = [
         &["-p", "5300"],
@@ -106,10 +112,7 @@ fn one_answer_over_every_transport() {
 #[test]
 fn dns_over_https_says_what_is_wrong_with_a_request() {
     needs("/usr/bin/curl", "curl");
-    let mut fleet = Fleet::with_dns(46, DNS, "");
-    write_certificate(&fleet);
-    fleet.start("seoul", ALL);
-    wait("seoul's name server", || fleet.ask("seoul", "static.shop.test.", None).ok());
+    let fleet = seoul_alone(46);
     let url = format!("https://{}:8443", fleet.address("seoul"));
     let curl = |path: &str, arguments: &[&str]| {
         let output = Command::new("curl")

@@ -104,7 +104,7 @@ pub(super) async fn serve(socket: UdpSocket, responder: Arc<Responder>) {
             };
             if let Err(error) = send(&socket, &reply, &received) {
                 // Dropped, as a datagram may be: waiting would hold up the others.
-                responder.metrics().queries_dropped.inc();
+                responder.metrics().send_errors.inc();
                 tracing::debug!(%error, %source, "sending a DNS datagram");
             }
         }

@@ -10,7 +10,7 @@ use super::fields::Field;
 use super::layout;
 use super::svcb::KEYS;
 
-/// A name, absolute, with `\\DDD` and `\\X` where needed (RFC 1035 section 5.1).
+/// A name, absolute, with `\DDD` and `\X` where needed (RFC 1035 section 5.1).
 pub(crate) fn name_text(name: &Name) -> String {
     labels_text(name.iter())
 }
@@ -19,23 +19,14 @@ fn labels_text<'a>(labels: impl Iterator<Item = &'a [u8]>) -> String {
     let mut text = String::new();
     for label in labels {
         for &byte in label {
-            match byte {
-                b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
-                    text.push('\\');
-                    text.push(char::from(byte));
-                }
-                b'!'..=b'~' => text.push(char::from(byte)),
-                _ => {
-                    let _ = write!(text, "\\{byte:03}");
-                }
-            }
+            push_escaped(&mut text, byte, b".\\\"();@$", b'!');
         }
         text.push('.');
     }
     if text.is_empty() { ".".to_owned() } else { text }
 }
 
-/// The data of a record; what is of no known form as `\\# LENGTH HEX` (RFC 3597).
+/// The data of a record; what is of no known form as `\# LENGTH HEX` (RFC 3597).
 pub(crate) fn present(record_type: RecordType, bytes: &[u8]) -> String {
     let mut reader = Reader { bytes };
     let text = match u16::from(record_type) {
@@ -159,15 +150,10 @@ fn key_word(key: u16) -> String {
 fn protocol(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {
-        match byte {
-            b',' => text.push_str("\\\\,"),
-            b'\\' => text.push_str("\\\\\\\\"),
-            b'"' => text.push_str("\\\""),
-            b'!'..=b'~' => text.push(char::from(byte)),
-            _ => {
-                let _ = write!(text, "\\{byte:03}");
-            }
+        if matches!(byte, b',' | b'\\') {
+            push_escaped(&mut text, b'\\', TEXT_SIGNS, b'!');
         }
+        push_escaped(&mut text, byte, TEXT_SIGNS, b'!');
     }
     text
 }
@@ -175,17 +161,23 @@ fn protocol(bytes: &[u8]) -> String {
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for &byte in bytes {
-        match byte {
-            b'"' | b'\\' => {
-                text.push('\\');
-                text.push(char::from(byte));
-            }
-            b' '..=b'~' => text.push(char::from(byte)),
-            _ => {
-                let _ = write!(text, "\\{byte:03}");
-            }
-        }
+        push_escaped(&mut text, byte, TEXT_SIGNS, b' ');
     }
     text.push('"');
     text
+}
+
+/// What ends a text, or escapes in it.
+const TEXT_SIGNS: &[u8] = b"\"\\";
+
+/// A byte as it is from `first` to `~`, a sign behind a backslash, any other by its number (RFC 1035 section 5.1).
+fn push_escaped(text: &mut String, byte: u8, signs: &[u8], first: u8) {
+    if signs.contains(&byte) {
+        text.push('\\');
+    }
+    if (first..=b'~').contains(&byte) {
+        text.push(char::from(byte));
+    } else {
+        let _ = write!(text, "\\{byte:03}");
+    }
 }

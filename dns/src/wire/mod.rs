@@ -9,6 +9,7 @@ mod read;
 mod subnet;
 mod write;
 
+pub(crate) use options::{COOKIE, EXTENDED_ERROR, KEEPALIVE, PADDING};
 pub use options::{ClientCookie, Options};
 pub use read::{Edns, Head, Query, Read, Refusal, read};
 pub use subnet::Subnet;

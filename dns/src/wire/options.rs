@@ -8,13 +8,13 @@ pub(super) const NSID: u16 = 3;
 /// Client subnet (RFC 7871).
 pub(super) const SUBNET: u16 = 8;
 /// Cookie (RFC 7873).
-pub(super) const COOKIE: u16 = 10;
+pub(crate) const COOKIE: u16 = 10;
 /// edns-tcp-keepalive (RFC 7828).
-pub(super) const KEEPALIVE: u16 = 11;
+pub(crate) const KEEPALIVE: u16 = 11;
 /// Padding (RFC 7830).
-pub(super) const PADDING: u16 = 12;
+pub(crate) const PADDING: u16 = 12;
 /// Extended DNS error (RFC 8914).
-pub(super) const EXTENDED_ERROR: u16 = 15;
+pub(crate) const EXTENDED_ERROR: u16 = 15;
 
 /// Lengths of a server cookie (RFC 7873 section 4).
 const SERVER_COOKIE_BYTES: std::ops::RangeInclusive<usize> = 8..=32;
