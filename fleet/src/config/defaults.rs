@@ -35,6 +35,8 @@ pub(super) const BAND_KM_MAX: i64 = 20_038;
 pub(super) const BAND_KM: u32 = 0;
 /// Success and redirects: a door that redirects is alive.
 pub(super) const STATUS: RangeInclusive<u16> = 200..=399;
+/// What nearly every name that users ask for has.
+pub(super) const CHECK_RECORD_TYPE: &str = "A";
 
 /// DNS, on every address of the datacenter.
 pub(super) const DNS_PORT: u16 = 53;

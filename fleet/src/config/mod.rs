@@ -4,6 +4,7 @@
 //! something, every address is one, every number is in its range) or every problem at once. The file is the same
 //! on every machine of the fleet; who a process is, it is told on the command line.
 
+mod check;
 mod defaults;
 mod parse;
 mod parse_dns;
@@ -11,7 +12,6 @@ mod problem;
 mod read;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::location::{Continent, Country, Point};
 
+pub use check::{Check, DnsCheck, GrpcCheck, HeaderCheck, HttpCheck};
 pub use problem::{Problem, Problems};
 
 /// The role of the servers that make a datacenter reachable for its users.
@@ -102,25 +103,6 @@ pub struct Server {
     pub weight: u32,
     /// How its health is found out.
     pub check: Check,
-}
-
-/// How a server's health is found out.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Check {
-    /// Not at all: it counts as up.
-    None,
-    /// A GET of this URL, sent to each of the server's addresses, must answer with a status in the range.
-    Http {
-        /// The URL; its host goes into the Host header.
-        url: Url,
-        /// Statuses that mean up.
-        status: RangeInclusive<u16>,
-    },
-    /// A TCP connection to this port must open.
-    Tcp {
-        /// The port.
-        port: u16,
-    },
 }
 
 /// Where to listen.

@@ -11,6 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use toml::de::DeTable;
 use url::{Host, Url};
 
+use super::check::check;
 use super::defaults;
 use super::parse_dns::{dns, domain_name};
 use super::read::{self, Kind, Located, Section, Source, nearest};
@@ -270,58 +271,6 @@ fn url_address(url: &Url) -> Option<IpAddr> {
         Host::Ipv4(v4) => Some(v4.into()),
         Host::Ipv6(v6) => Some(v6.into()),
         Host::Domain(_) => None,
-    }
-}
-
-/// `check = { http = "/path" | "https://…", status = [200, 399] }`, `{ tcp = 443 }`, `{ none = true }`; by default a
-/// GET of the server's URL.
-fn check(section: &mut Section<'_>, url: Option<&Url>) -> Option<Check> {
-    if !section.has("check") {
-        section.table("check"); // the key is known, even if nobody wrote it
-        let Some(url) = url else {
-            section.missing("check", "a check such as { tcp = 443 }, or a `url` to get, or { none = true }");
-            return None;
-        };
-        return Some(Check::Http { url: url.clone(), status: defaults::STATUS });
-    }
-    let mut table = section.table("check");
-    let base = url.cloned();
-    let target = Kind::parsed("a URL, or a path such as \"/health\" below the server's `url`", move |text| {
-        let url = match &base {
-            Some(base) if text.starts_with('/') => base.join(text).ok()?,
-            _ => Url::parse(text).ok()?,
-        };
-        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
-    });
-    let http = table.optional("http", &target);
-    let status = table.list("status", &read::integer("an HTTP status", 100..=599));
-    let tcp = table.optional("tcp", &read::integer("a port", 1..=65535));
-    let none = table.optional("none", &read::only_true());
-    let given = ["http", "tcp", "none"].into_iter().filter(|key| table.has(key)).count();
-    if given != 1 {
-        let message = "expected exactly one of `http`, `tcp` and `none`";
-        table.source.problem(&table.span, format!("{}: {message}", section.path("check")));
-    }
-    let status = match status.as_deref() {
-        None => Some(defaults::STATUS),
-        Some([only]) => Some(only.value as u16..=only.value as u16),
-        Some([low, high]) if low.value <= high.value => Some(low.value as u16..=high.value as u16),
-        Some(_) => {
-            table.wrong("status", &table.span, "expected one status, or two that are the ends of a range");
-            None
-        }
-    };
-    if table.has("status") && !table.has("http") {
-        table.wrong("status", &table.span, "goes with `http`");
-    }
-    table.finish();
-    match (http, tcp, none) {
-        (Some(url), None, None) => Some(Check::Http { url: url.value, status: status? }),
-        (None, Some(port), None) => {
-            Some(Check::Tcp { port: u16::try_from(port.value).expect("range checked") })
-        }
-        (None, None, Some(_)) => Some(Check::None),
-        _ => None,
     }
 }
 

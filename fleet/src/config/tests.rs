@@ -119,16 +119,11 @@ fn everything_is_read() {
     assert_eq!(config.fleet.datacenter("frankfurt"), Some(1));
     let [door, other, api] = &config.fleet.servers[..] else { panic!("three servers") };
     assert_eq!(door.addresses.len(), 2, "the datacenter's");
-    assert_eq!(
-        door.check,
-        Check::Http { url: Url::parse("https://seoul.shop.example/").unwrap(), status: 200..=399 }
-    );
+    assert_eq!(door.check, Check::Http(HttpCheck::get(Url::parse("https://seoul.shop.example/").unwrap())));
     assert_eq!((other.weight, &other.check), (50, &Check::Tcp { port: 443 }));
     assert_eq!(api.addresses, ["192.0.2.9".parse::<IpAddr>().unwrap()], "from the URL");
-    assert_eq!(
-        api.check,
-        Check::Http { url: Url::parse("http://192.0.2.9:8000/health").unwrap(), status: 204..=204 }
-    );
+    let health = HttpCheck::get(Url::parse("http://192.0.2.9:8000/health").unwrap());
+    assert_eq!(api.check, Check::Http(HttpCheck { status: 204..=204, ..health }));
     assert_eq!(config.dns.listen[0].sockets(&config.fleet.datacenters[0]).len(), 2);
     assert_eq!(config.dns.default_order, [1, 0], "completed");
     assert_eq!(config.dns.zones[0].name, "shop.example");
@@ -333,8 +328,81 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"datacenter:53\", \"[::1]:5353\"", "", "dns.listen: expected at least one"),
     ("order = [\"seoul\"]\nrole", "order = []\nrole", "dns.names[1].order: expected at least one"),
     ("weights = { seoul = 2, frankfurt = 1 }", "weights = {}", "all weights are 0"),
-    ("check = { tcp = 443 }", "check = { tcp = 443, status = 200 }", "goes with `http`"),
 ];
+
+/// Checks of `door-frankfurt`, and a part of what must be said of each.
+const WRONG_CHECKS: &[(&str, &str)] = &[
+    ("{}", "servers[1].check: expected exactly one of `http`, `tcp`, `dns`, `grpc`, `exec` and `none`"),
+    ("{ dns = \"a.example\", grpc = 50051 }", "expected exactly one of `http`"),
+    ("{ tcp = 443, none = true }", "expected exactly one of `http`"),
+    ("{ tcp = 443, status = 200 }", "check.status: goes with `http`"),
+    ("{ tcp = 443, body = \"ok\" }", "check.body: goes with `http`"),
+    ("{ grpc = 443, header = \"x\" }", "check.header: goes with `http`"),
+    ("{ tcp = 443, tls_name = \"a.example\" }", "check.tls_name: goes with `http` or `grpc`"),
+    ("{ tcp = 443, type = \"A\" }", "check.type: goes with `dns`"),
+    ("{ grpc = 443, port = 53 }", "check.port: goes with `dns`"),
+    ("{ exec = \"/bin/true\", service = \"a\" }", "check.service: goes with `grpc`"),
+    ("{ http = \"/health\" }", "a path such as \"/health\" below the server's `url`"),
+    ("{ http = \"https://a:b@a.example/\" }", "expected a URL without a password"),
+    ("{ http = \"http://a.example/\", tls_name = \"b.example\" }", "tls_name: goes with an https URL"),
+    ("{ http = \"https://a.example/\", tls_name = \"*.example\" }", "tls_name: expected a domain name"),
+    ("{ http = \"http://a.example/\", body = \"\" }", "check.body: expected a text of 1 to 4096 bytes"),
+    ("{ http = \"http://a.example/\", header = \": x\" }", "check.header: expected a header"),
+    ("{ http = \"http://a.example/\", header = \"a b: x\" }", "check.header: expected a header"),
+    ("{ http = \"http://a.example/\", header = \"a:\" }", "check.header: expected a header"),
+    ("{ dns = \"a..example\" }", "check.dns: expected a domain name"),
+    ("{ dns = \"a.example\", type = \"ANY\" }", "check.type: expected one of \"A\", \"AAAA\""),
+    ("{ dns = \"a.example\", port = 0 }", "check.port: expected a port from 1 to 65535"),
+    ("{ grpc = \"50051\" }", "check.grpc: expected a port from 1 to 65535"),
+    ("{ grpc = 50051, service = 7 }", "check.service: expected the name of a gRPC service"),
+    ("{ exec = [] }", "check.exec: expected at least one"),
+    ("{ exec = \"check.sh\" }", "check.exec: expected the absolute path of a program"),
+    ("{ exec = [\"/bin/sh\", 7] }", "check.exec[1]: expected a program or an argument"),
+    ("{ none = false }", "check.none: expected true, found false"),
+    ("{ tpc = 443 }", "unknown key `servers[1].check.tpc`: did you mean `tcp`?"),
+];
+
+#[test]
+fn a_check_says_what_it_wants() {
+    for (check, part) in WRONG_CHECKS {
+        let said = problems("check = { tcp = 443 }", &format!("check = {check}"));
+        assert!(said.contains(part), "`{check}`: expected to be told `{part}`, was told\n{said}");
+    }
+}
+
+#[test]
+fn every_kind_of_check_is_read() {
+    let read = |check: &str| {
+        let text = WHOLE.replace("check = { tcp = 443 }", &format!("check = {check}"));
+        parse(&text).unwrap_or_else(|said| panic!("{check}: {said}")).fleet.servers[1].check.clone()
+    };
+    assert_eq!(read("{ none = true }"), Check::None);
+    let Check::Http(http) = read(
+        r#"{ http = "https://192.0.2.22/ok", body = "fine", header = "X-Cell:  7 ", tls_name = "A.example." }"#,
+    ) else {
+        panic!("HTTP")
+    };
+    assert_eq!(
+        (http.status, http.body.as_deref(), http.tls_name.as_deref()),
+        (200..=399, Some("fine"), Some("a.example"))
+    );
+    assert_eq!(http.header, Some(HeaderCheck { name: "x-cell".into(), value: Some("7".into()) }));
+    let Check::Http(http) = read(r#"{ http = "http://192.0.2.22/", header = "Server" }"#) else {
+        panic!("HTTP")
+    };
+    assert_eq!(http.header, Some(HeaderCheck { name: "server".into(), value: None }));
+    let dns = DnsCheck { name: "www.shop.example".into(), record_type: "A", port: 53 };
+    assert_eq!(read(r#"{ dns = "WWW.shop.example." }"#), Check::Dns(dns));
+    let dns = DnsCheck { name: ".".into(), record_type: "NS", port: 5300 };
+    assert_eq!(read(r#"{ dns = ".", type = "NS", port = 5300 }"#), Check::Dns(dns));
+    let grpc = GrpcCheck { port: 50051, service: String::new(), tls_name: None };
+    assert_eq!(read("{ grpc = 50051 }"), Check::Grpc(grpc.clone()));
+    let named = GrpcCheck { service: "shop.Cart".into(), tls_name: Some("a.example".into()), ..grpc };
+    let text = r#"{ grpc = 50051, service = "shop.Cart", tls_name = "a.example" }"#;
+    assert_eq!(read(text), Check::Grpc(named));
+    let exec = Check::Exec { program: "/bin/check".into(), arguments: vec!["-v".into(), String::new()] };
+    assert_eq!(read(r#"{ exec = ["/bin/check", "-v", ""] }"#), exec);
+}
 
 #[test]
 fn every_field_says_what_it_wants() {
