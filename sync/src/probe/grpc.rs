@@ -194,3 +194,25 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_long_name_has_a_length_of_two_bytes() {
+        let framed = frame(&"a".repeat(200));
+        assert_eq!(framed[..8], [0, 0, 0, 0, 203, 10, 0xc8, 1]);
+        assert_eq!(framed.len(), 5 + 203);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(message in proptest::collection::vec(any::<u8>(), 0..32), is_framed: bool) {
+            let head = if is_framed { vec![0, 0, 0, 0, message.len() as u8] } else { Vec::new() };
+            status(&[head, message].concat());
+        }
+    }
+}

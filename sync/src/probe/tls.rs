@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
@@ -49,10 +49,30 @@ pub(super) async fn handshake(
 async fn system() -> Result<Arc<RootCertStore>, String> {
     let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
     let found = found.await.map_err(|error| format!("cannot read the trusted certificates: {error}"))?;
+    trust(found.certs)
+}
+
+/// What of these can be read is trusted.
+fn trust(certificates: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(certificates);
     if roots.is_empty() {
         return Err("no trusted certificates: install ca-certificates".to_owned());
     }
     Ok(Arc::new(roots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_to_trust_is_known_or_it_is_said() {
+        let said = "no trusted certificates: install ca-certificates";
+        assert_eq!(trust(Vec::new()).unwrap_err(), said);
+        let garbage = CertificateDer::from(vec![1, 2, 3]);
+        assert_eq!(trust(vec![garbage.clone()]).unwrap_err(), said);
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        assert_eq!(trust(vec![garbage, made.cert.der().clone()]).unwrap().len(), 1);
+    }
 }
