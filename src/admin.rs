@@ -12,9 +12,9 @@ use daemun_sync::{Agent, latest};
 use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::sync::watch;
 
-use crate::clock;
 use crate::status::{Status, ZoneStatus};
 use crate::world::World;
+use crate::{clock, keys};
 
 /// What the admin listener shows.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ impl Admin {
         let config = world.config();
         let mut complaints = world.complaints.clone();
         complaints.extend(latest(&self.refused_reload));
+        complaints
+            .extend(world.keys.as_ref().and_then(|agent| keys::complaint(agent, clock::unix_ms() / 1000)));
         if !latest(&self.heard) {
             complaints.push("no agent is heard: the view is the last known".to_owned());
         }

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod clock;
 mod explain;
+mod keys;
 mod lab;
 mod name_server;
 mod reload;
@@ -36,6 +37,8 @@ enum Verb {
     Explain(explain::ExplainArguments),
     /// Show the fleet view, and why it is so
     Status(status::StatusArguments),
+    /// Make and show the certificates by which agents know each other
+    Keys(keys::KeysArguments),
 }
 
 /// Why a verb did not do what it should.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Explain(arguments) => explain::explain(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
+        Verb::Keys(arguments) => keys::keys(&arguments),
     };
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemun_fleet::Config;
+use daemun_sync::keys::Keys;
 use daemun_sync::last_sent;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ pub(crate) async fn reload(
     mut hang_up: Signal,
     worlds: watch::Sender<Arc<World>>,
     configs: watch::Sender<Arc<Config>>,
+    keys: watch::Sender<Option<Arc<Keys>>>,
     refused: watch::Sender<Vec<String>>,
 ) -> anyhow::Result<&'static str> {
     let at_start = Arc::clone(last_sent(&worlds).config());
@@ -37,11 +39,11 @@ pub(crate) async fn reload(
             continue;
         }
         let (from, me) = (arguments.config().to_owned(), arguments.datacenter().to_owned());
-        let secret = arguments.secret();
+        let (secret, agent_keys) = (arguments.secret(), arguments.agent_keys());
         let (last, first) = (last_sent(&worlds), Arc::clone(&at_start));
         // Reading and compiling a world takes up to a second of one core.
         let loaded = tokio::task::spawn_blocking(move || {
-            World::load(&from, Some(&last), secret)
+            World::load(&from, Some(&last), secret, &agent_keys)
                 .and_then(|world| stays_the_same_process(world, &first, &me))
         });
         match loaded.await? {
@@ -51,6 +53,12 @@ pub(crate) async fn reload(
                 }
                 tracing::info!(digest = loaded.config().digest, "files read again");
                 read = loaded.as_read();
+                // Before the config that may want them.
+                keys.send_if_modified(|keys| {
+                    let changed = *keys != loaded.keys;
+                    keys.clone_from(&loaded.keys);
+                    changed
+                });
                 configs.send_if_modified(|config| {
                     let changed = config.digest != loaded.config().digest;
                     *config = Arc::clone(loaded.config());

@@ -18,7 +18,8 @@ use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, FleetView, Placer};
 use daemun_gateway::Door;
-use daemun_sync::{Agent, disk, last_sent, latest, latest_seen};
+use daemun_sync::keys::Keys;
+use daemun_sync::{Agent, Refusals, disk, last_sent, latest, latest_seen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -30,8 +31,8 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, ViewMetrics};
 use crate::name_server::NameServer;
 use crate::reload::reload;
-use crate::world::{Secret, World};
-use crate::{Failure, clock};
+use crate::world::{AgentKeys, Secret, World};
+use crate::{Failure, clock, keys};
 
 /// What the caps on connections add up to, with room for probes and files.
 const FILES_WANTED: u64 = 12_000;
@@ -54,6 +55,9 @@ pub(crate) struct RunArguments {
     /// What this name server calls itself to those who ask it (NSID, id.server) [default: the datacenter's name]
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     id: Option<String>,
+    /// Where agent.pem and agent.key are, in the place of the config's sync.certificate and sync.key
+    #[arg(long, value_name = "DIRECTORY")]
+    keys: Option<PathBuf>,
     /// Listen here for operators instead of at `sync.admin` of the config: for several processes on one machine
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
@@ -76,6 +80,11 @@ impl RunArguments {
     /// Only the name server has need of its secrets; on other machines they need not be.
     pub(crate) fn secret(&self) -> Secret {
         if self.roles.contains(&Role::Dns) { Secret::Read } else { Secret::Leave }
+    }
+
+    /// Every role has need of the agents' keys.
+    pub(crate) fn agent_keys(&self) -> AgentKeys {
+        AgentKeys::Needed { datacenter: self.datacenter.clone(), directory: self.keys.clone() }
     }
 }
 
@@ -139,9 +148,10 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         let _within = runtime.enter();
         Signals::catch()?
     };
-    let world = World::load(&arguments.config, None, arguments.secret())
+    let world = World::load(&arguments.config, None, arguments.secret(), &arguments.agent_keys())
         .map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
-    for complaint in &world.complaints {
+    let ends = world.keys.as_ref().and_then(|agent| keys::complaint(agent, clock::unix_ms() / 1000));
+    for complaint in world.complaints.iter().chain(&ends) {
         tracing::warn!("{complaint}");
     }
     let fleet = &world.config().fleet;
@@ -210,13 +220,14 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     let registry = Registry::new();
     let worlds = watch::Sender::new(Arc::new(world));
     let configs = watch::Sender::new(config);
+    let keys = watch::Sender::new(last_sent(&worlds).keys.clone());
     let refused = watch::Sender::new(Vec::new());
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
 
     let view_file = arguments.data.join("view.json");
     let Views { views, heard, agent } =
-        start_view(&arguments, &configs, bound.agent, &view_file, &mut tasks)?;
+        start_view(&arguments, (&configs, &keys), bound.agent, &view_file, &registry, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
@@ -273,7 +284,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     };
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
-    tasks.spawn(reload(arguments.clone(), hang_up, worlds, configs, refused));
+    tasks.spawn(reload(arguments.clone(), hang_up, worlds, configs, keys, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     until_over(&arguments, end, tasks, doors, &stop).await
@@ -312,9 +323,10 @@ struct Views {
 /// The agent, or, without one, the view that other agents publish; both begin from the last good on disk.
 fn start_view(
     arguments: &RunArguments,
-    configs: &watch::Sender<Arc<Config>>,
+    (configs, keys): (&watch::Sender<Arc<Config>>, &watch::Sender<Option<Arc<Keys>>>),
     listeners: Vec<TcpListener>,
     view_file: &Path,
+    registry: &Registry,
     tasks: &mut JoinSet<anyhow::Result<&'static str>>,
 ) -> anyhow::Result<Views> {
     if arguments.roles.contains(&Role::Sync) {
@@ -323,6 +335,8 @@ fn start_view(
             configs: configs.subscribe(),
             data_directory: arguments.data.clone(),
             clock: clock::machine(),
+            keys: keys.subscribe(),
+            refusals: Refusals::new(registry)?,
         };
         let agent = Agent::start(&settings)?;
         let running = Arc::clone(&agent);
@@ -340,9 +354,9 @@ fn start_view(
     let views = watch::Sender::new(Arc::new(view));
     let receiver = views.subscribe();
     let (hear, heard) = watch::channel(true);
-    let (me, configs) = (arguments.datacenter.clone(), configs.subscribe());
+    let (me, configs, keys) = (arguments.datacenter.clone(), configs.subscribe(), keys.subscribe());
     tasks.spawn(async move {
-        daemun_sync::follow(&me, configs, views, hear).await.map(|()| "follow").context("follow")
+        daemun_sync::follow(&me, configs, keys, views, hear).await.map(|()| "follow").context("follow")
     });
     Ok(Views { views: receiver, heard, agent: None })
 }

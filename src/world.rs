@@ -16,6 +16,9 @@ use daemun_fleet::config::{DOOR_ROLE, GeoSource, Problems};
 use daemun_fleet::places::{PlacesError, RangeFile};
 use daemun_fleet::{Config, Places, Steering};
 use daemun_gateway::page::PageFile;
+use daemun_sync::keys::{Keys, PemFile};
+
+use crate::keys::make;
 
 /// Everything that came from disk.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct World {
     pub(crate) certificate: Option<Certificate>,
     /// The fleet's cookie secrets, if the config names their file.
     pub(crate) secrets: Option<Secrets>,
+    /// What the agents prove to each other who they are with, if they speak TLS.
+    pub(crate) keys: Option<Arc<Keys>>,
     /// The index page, if the config names one.
     pub(crate) page: Option<Arc<PageFile>>,
     /// What was wrong, but not wrong enough to refuse the rest: the last good is used in its place.
@@ -48,6 +53,22 @@ pub(crate) enum Secret {
     /// Read them.
     Read,
     /// Leave them alone.
+    Leave,
+}
+
+/// Whose keys to read when agents speak TLS. All roles need them: who follows the view asks an agent too.
+#[derive(Clone, Debug)]
+pub(crate) enum AgentKeys {
+    /// Those of this datacenter; without them nothing is begun.
+    Needed {
+        /// Its name.
+        datacenter: String,
+        /// Where certificate and key are, in the place of what the config says.
+        directory: Option<PathBuf>,
+    },
+    /// Whoever's they are, if they are there.
+    IfThere,
+    /// Nobody's.
     Leave,
 }
 
@@ -70,7 +91,12 @@ impl World {
     ///
     /// # Errors
     /// Everything that is wrong, if the config is, or a zone that has no last good.
-    pub(crate) fn load(path: &Path, last: Option<&World>, secret: Secret) -> Result<World, Refusal> {
+    pub(crate) fn load(
+        path: &Path,
+        last: Option<&World>,
+        secret: Secret,
+        keys: &AgentKeys,
+    ) -> Result<World, Refusal> {
         let mut loader = Loader {
             config_file: path.display().to_string(),
             directory: path.parent().map(Path::to_owned).unwrap_or_default(),
@@ -124,6 +150,7 @@ impl World {
             let read = loader.secrets(file);
             loader.or_last("cookie secrets", read, last.and_then(|last| last.secrets.clone()))
         });
+        let keys = loader.agent_keys(&config, keys, last);
         let page = config.gateway.index.as_ref().map(|file| Arc::new(loader.page(file)));
         let Loader { stamps, complaints, errors, zone_files, .. } = loader;
         match zones {
@@ -135,6 +162,7 @@ impl World {
                     zone_files,
                     certificate,
                     secrets,
+                    keys,
                     page,
                     complaints,
                     stamps,
@@ -346,6 +374,35 @@ impl Loader {
         Certificate::parse(&chain_pem, &key_pem).map_err(refused)
     }
 
+    /// The keys of the agent; the same ones if they have not changed.
+    fn agent_keys(&mut self, config: &Config, keys: &AgentKeys, last: Option<&World>) -> Option<Arc<Keys>> {
+        let tls = config.sync.tls.as_ref()?;
+        let fleet = &config.fleet.name;
+        let (ca, mut certificate, mut key) =
+            (self.path(&tls.ca), self.path(&tls.certificate), self.path(&tls.key));
+        let datacenter = match keys {
+            AgentKeys::Leave => return None,
+            // On the machine of who makes the keys there is an authority, and no agent.
+            AgentKeys::IfThere if !certificate.exists() && !key.exists() => return None,
+            AgentKeys::IfThere => None,
+            AgentKeys::Needed { datacenter, directory } => {
+                if let Some(directory) = directory {
+                    (certificate, key) = (directory.join(make::CERTIFICATE), directory.join(make::KEY));
+                }
+                Some(datacenter.as_str())
+            }
+        };
+        for path in [&ca, &certificate, &key] {
+            self.stamps.insert(path.clone(), stamp(path));
+        }
+        let read = read_keys(datacenter, fleet, [&ca, &certificate, &key]).map(Arc::new);
+        let last = last.and_then(|last| last.keys.clone());
+        match (read, last) {
+            (Ok(read), Some(last)) if *read == *last => Some(last),
+            (read, last) => self.or_last("keys of the agent", read, last),
+        }
+    }
+
     fn secrets(&mut self, file: &str) -> Result<Secrets, String> {
         let path = self.path(file);
         self.stamps.insert(path.clone(), stamp(&path));
@@ -366,6 +423,31 @@ impl Loader {
         }
         read
     }
+}
+
+/// The keys in three files: authorities, certificate, private key. Without a datacenter: of whichever it is.
+fn read_keys(datacenter: Option<&str>, fleet: &str, paths: [&Path; 3]) -> Result<Keys, String> {
+    let names = paths.map(|path| path.display().to_string());
+    let mut read = Vec::new();
+    for path in paths {
+        read.push(read_file(path, TEXT_BYTES_MAX).map_err(|error| {
+            format!(
+                "{error}; agents speak TLS: `daemun keys init` and `daemun keys issue` make what they need"
+            )
+        })?);
+    }
+    let file = |at: usize| PemFile { name: &names[at], bytes: &read[at] };
+    let (ca, certificate, key) = (file(0), file(1), file(2));
+    let in_it = match datacenter {
+        Some(_) => None,
+        None => {
+            let chain = daemun_sync::keys::certificates(certificate).map_err(|error| error.to_string())?;
+            daemun_sync::keys::datacenter_in(&chain[0], fleet)
+        }
+    };
+    // Without any the message is about the one that is missing.
+    let datacenter = datacenter.or(in_it.as_deref()).unwrap_or("DATACENTER");
+    Keys::parse(datacenter, fleet, ca, certificate, key).map_err(|error| error.to_string())
 }
 
 /// How a complaint about geo data begins.

@@ -23,13 +23,13 @@ name = "seoul"
 latitude = 37.57
 longitude = 126.98
 addresses = ["192.0.2.1"]
-agent = "http://a:7400"
+agent = "https://a:7400"
 [[datacenters]]
 name = "frankfurt"
 latitude = 50.11
 longitude = 8.68
 addresses = ["192.0.2.2"]
-agent = "http://b:7400"
+agent = "https://b:7400"
 [[servers]]
 name = "door-seoul"
 role = "frontdoor"

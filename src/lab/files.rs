@@ -4,9 +4,12 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+
+use crate::clock;
+use crate::keys::make;
 
 /// Plain DNS, unless told otherwise.
 pub(super) const DNS_PORT: u16 = 5300;
@@ -24,6 +27,12 @@ pub(super) const NAME: &str = "www.shop.test";
 pub(super) const CONFIG: &str = "daemun.toml";
 /// File name of the certificate that the lab's name servers show: its own maker, so that clients can be told to trust it.
 pub(super) const CERTIFICATE: &str = "lab.pem";
+/// Directory of the agents' keys: nobody else's is called so.
+const KEYS: &str = "lab-keys";
+/// Name of the fleet.
+const FLEET: &str = "lab";
+/// How long the agents' keys are valid: a lab that is left alone for longer is started anew.
+const KEYS_DAYS: u64 = 365;
 
 /// A datacenter of the lab.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,8 +96,28 @@ pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::R
     fs::write(directory.join(CERTIFICATE), certificate).with_context(writing)?;
     write_secret(&directory.join("lab.key"), &key).with_context(writing)?;
     write_secret(&directory.join("cookie.secrets"), &cookie_secret()?).with_context(writing)?;
+    write_keys(directory)?;
     fs::write(directory.join(CONFIG), config(network, dns_port)).with_context(writing)?;
     fs::write(directory.join("shop.test.zone"), zone(network)).with_context(writing)
+}
+
+/// Where the keys of a datacenter's agent are.
+pub(super) fn keys(directory: &Path, datacenter: &LabDatacenter) -> PathBuf {
+    directory.join(KEYS).join(datacenter.name)
+}
+
+/// An authority and a certificate for each datacenter, anew, as `daemun keys` makes them.
+fn write_keys(directory: &Path) -> anyhow::Result<()> {
+    let directory = directory.join(KEYS);
+    if directory.exists() {
+        fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
+    let now_unix_s = clock::unix_ms() / 1000;
+    make::init(&directory, FLEET, now_unix_s)?;
+    for datacenter in &DATACENTERS {
+        make::issue(&directory, datacenter.name, KEYS_DAYS, now_unix_s)?;
+    }
+    Ok(())
 }
 
 /// A file that only its owner reads.
@@ -117,7 +146,7 @@ fn certificate(network: &str) -> Result<(String, String), rcgen::Error> {
 fn config(network: &str, dns_port: u16) -> String {
     let mut text = format!(
         "# The lab's fleet. Written anew by each `daemun lab`; detection is as by default.\n\
-         version = 1\n\n[fleet]\nname = \"lab\"\n\n\
+         version = 1\n\n[fleet]\nname = \"{FLEET}\"\n\n\
          [dns]\nlisten = [\"datacenter:{dns_port}\"]\n\
          tls_listen = [\"datacenter:{DNS_TLS_PORT}\"]\nquic_listen = [\"datacenter:{DNS_TLS_PORT}\"]\n\
          https_listen = [\"datacenter:{DNS_HTTPS_PORT}\"]\n\
@@ -132,14 +161,15 @@ fn config(network: &str, dns_port: u16) -> String {
          records.SRV = {{ seoul = \"0 10 8080 ns-seoul\", frankfurt = \"0 10 8080 ns-frankfurt\", virginia = \"0 10 8080 ns-virginia\" }}\n\n\
          [gateway]\nlisten = [\"datacenter:{GATEWAY_PORT}\"]\norder_as = \"{NAME}\"\n\
          trusted_proxies = [\"127.0.0.0/8\"] # so that X-Forwarded-For can play the user\n\n\
-         [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n"
+         [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n\
+         ca = \"{KEYS}/ca.pem\" # certificate and key are each datacenter's own: `run --keys`\n"
     );
     for datacenter in &DATACENTERS {
         let LabDatacenter { name, latitude, longitude, .. } = datacenter;
         let address = datacenter.address(network);
         text += &format!(
             "\n[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\n\
-             addresses = [\"{address}\"]\ncapacity_rps = 1000\nagent = \"http://{address}:{AGENT_PORT}\"\n\n\
+             addresses = [\"{address}\"]\ncapacity_rps = 1000\nagent = \"https://{address}:{AGENT_PORT}\"\n\n\
              [[servers]]\nname = \"door-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\n\
              url = \"http://{address}:{GATEWAY_PORT}/\"\n"
         );
@@ -162,13 +192,22 @@ fn zone(network: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::{AgentKeys, Secret, World};
 
     #[test]
     fn the_labs_config_is_right() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), "127.9", DNS_PORT).unwrap();
-        let world =
-            crate::world::World::load(&directory.path().join(CONFIG), None, crate::world::Secret::Read);
+        let config = directory.path().join(CONFIG);
+        for datacenter in &DATACENTERS {
+            let keys = AgentKeys::Needed {
+                datacenter: datacenter.name.to_owned(),
+                directory: Some(keys(directory.path(), datacenter)),
+            };
+            let world = World::load(&config, None, Secret::Read, &keys);
+            assert!(world.unwrap_or_else(|refusal| panic!("{refusal}")).keys.is_some());
+        }
+        let world = World::load(&config, None, Secret::Read, &AgentKeys::IfThere);
         let world = world.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(world.config().fleet.datacenters.len(), 3);
         assert_eq!(world.config().sync.probe.fall, 8, "detection is not shortened");

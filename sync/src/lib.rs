@@ -9,10 +9,12 @@ pub mod facts;
 mod follow;
 pub mod health;
 pub mod judge;
+pub mod keys;
 mod latest;
 mod link;
 pub mod listen;
 mod probe;
+mod refusals;
 mod serve;
 
 use std::net::SocketAddr;
@@ -27,9 +29,11 @@ use tokio::task::JoinSet;
 
 use crate::core::{Core, Input, LinkStatus};
 use crate::facts::{Batch, Facts};
+use crate::keys::Keys;
 
 pub use follow::follow;
 pub use latest::{last_sent, latest, latest_seen};
+pub use refusals::{Refusal, Refusals};
 
 /// What an agent starts from.
 #[derive(Debug)]
@@ -42,6 +46,10 @@ pub struct Settings {
     pub data_directory: PathBuf,
     /// Where it gets its time from.
     pub clock: Clock,
+    /// What it shows the other agents, and every later ones; `None`: they speak plain HTTP.
+    pub keys: watch::Receiver<Option<Arc<Keys>>>,
+    /// Counts who is not let in.
+    pub refusals: Refusals,
 }
 
 /// Why an agent could not start.
@@ -61,6 +69,9 @@ pub enum StartError {
     /// No HTTP client could be made.
     #[error("sync: cannot make an HTTP client")]
     Client(#[from] reqwest::Error),
+    /// The TLS library refused the keys.
+    #[error("sync: cannot make a TLS client")]
+    Tls(#[from] rustls::Error),
 }
 
 impl From<disk::DiskError> for StartError {
@@ -78,6 +89,8 @@ pub struct Agent {
     views: watch::Sender<Arc<FleetView>>,
     facts_file: PathBuf,
     clock: Clock,
+    keys: watch::Receiver<Option<Arc<Keys>>>,
+    refusals: Refusals,
 }
 
 impl Agent {
@@ -109,6 +122,8 @@ impl Agent {
             changes: watch::Sender::new(0),
             facts_file,
             clock: settings.clock,
+            keys: settings.keys.clone(),
+            refusals: settings.refusals.clone(),
         };
         // A directory that cannot be written must be known now, not at the first failover.
         disk::write(&agent.facts_file, &agent.facts_after(&Frontier::default()))?;
@@ -131,7 +146,7 @@ impl Agent {
     /// Probes, pulls and serves until dropped.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When no client can be made.
     pub async fn run(
         self: Arc<Self>,
         listeners: Vec<TcpListener>,
@@ -140,12 +155,19 @@ impl Agent {
         let mut servers = JoinSet::new();
         servers.spawn(Arc::clone(&self).keep());
         for listener in listeners {
-            servers.spawn(listen::serve(listener, serve::router(Arc::clone(&self))));
+            let (keys, refusals) = (self.keys.clone(), self.refusals.clone());
+            let door = listen::AgentDoor { keys, fleet: self.config().fleet.name.clone(), refusals };
+            servers.spawn(listen::serve_agents(listener, serve::router(Arc::clone(&self)), door));
         }
+        let mut keys = self.keys.clone();
         loop {
             let config = latest_seen(&mut configs);
-            let work = self.work(&config)?;
-            if configs.changed().await.is_err() {
+            let work = self.work(&config, latest_seen(&mut keys).as_deref())?;
+            let changed = tokio::select! {
+                changed = configs.changed() => changed,
+                Ok(()) = keys.changed() => continue, // the same work, with the new keys
+            };
+            if changed.is_err() {
                 work.join_all().await;
                 return Ok(());
             }
@@ -159,16 +181,16 @@ impl Agent {
     }
 
     /// One task for each server and each peer.
-    fn work(self: &Arc<Self>, config: &Config) -> Result<JoinSet<()>, StartError> {
+    fn work(self: &Arc<Self>, config: &Config, keys: Option<&Keys>) -> Result<JoinSet<()>, StartError> {
         let mut work = JoinSet::new();
         for server in &config.fleet.servers {
             if let Some(prober) = probe::Prober::new(server, config.sync.probe.timeout)? {
                 work.spawn(Arc::clone(self).watch_server(server.name.clone(), prober, config.sync.probe));
             }
         }
-        let client = link::client()?;
         for peer in config.fleet.datacenters.iter().filter(|datacenter| datacenter.name != self.me) {
-            work.spawn(link::pull(Arc::clone(self), peer.name.clone(), peer.agent.clone(), client.clone()));
+            let client = link::client(keys, &peer.name, &config.fleet.name)?;
+            work.spawn(link::pull(Arc::clone(self), peer.name.clone(), peer.agent.clone(), client));
         }
         Ok(work)
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use daemun_fleet::view::Frontier;
 use url::Url;
 
-use crate::Agent;
 use crate::core::Input;
+use crate::keys::Keys;
 use crate::probe::innermost;
 use crate::serve::{Asked, FactsAnswer, write_frontier};
+use crate::{Agent, StartError};
 
 /// How long a peer may hold a poll: a silent link shows soon after.
 const POLL: Duration = Duration::from_secs(1);
@@ -88,14 +89,18 @@ pub(crate) async fn fetch<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|error| format!("{url} answered with what does not parse: {error}"))
 }
 
-/// The client for talking to agents: no proxy, no redirect. Agents speak plain HTTP: without certificates of the system
-/// it can be made on a machine that has none.
-pub(crate) fn client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+/// The client for talking to the agent of one datacenter: no proxy, no redirect. With keys it shows them, and believes
+/// that datacenter's certificate only; without them agents speak plain HTTP. The machine's own certificates are not
+/// looked at: it need not have any.
+pub(crate) fn client(keys: Option<&Keys>, peer: &str, fleet: &str) -> Result<reqwest::Client, StartError> {
+    let builder = match keys {
+        Some(keys) => reqwest::Client::builder().tls_backend_preconfigured(keys.client_config(peer, fleet)?),
+        None => reqwest::Client::builder().tls_certs_only([]),
+    };
+    let builder = builder
         .no_proxy()
-        .tls_certs_only([])
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(GRACE)
-        .user_agent(concat!("daemun/", env!("CARGO_PKG_VERSION")))
-        .build()
+        .user_agent(concat!("daemun/", env!("CARGO_PKG_VERSION")));
+    Ok(builder.build()?)
 }

@@ -1,55 +1,273 @@
 //! Sockets of the APIs for agents and operators: HTTP/1.1 with its limits set. What they say is decided elsewhere.
+//!
+//! Agents come over TLS, and only with a certificate of the fleet ([`crate::keys`]); who it is, a handler finds as
+//! [`Peer`] among the request's extensions. Whoever is turned away gets no answer, and is counted by why.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use http_body_util::Limited;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::keys::{Keys, datacenter_in};
+use crate::latest::latest_seen;
+use crate::refusals::{Refusal, Refusals};
 
 /// Connections at once on one listener: every agent and follower of the largest fleet, and operators.
 const CONNECTIONS_MAX: usize = 512;
+/// Of them from one address at the agents' listener: a datacenter's followers may come from behind one.
+const CONNECTIONS_PER_CLIENT_MAX: usize = 64;
 /// Who does not finish a request head in this time is dropped; it also bounds idle keep-alive, and is longer than a poll
 /// between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A handshake is two round trips: longer than the slowest way around the world with a packet lost.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this a connection ends with the request under way: who is trusted no longer is out after it at the latest.
+const AGE_MAX: Duration = Duration::from_secs(3600);
 /// A request head larger than this is refused: a frontier of the largest fleet fits.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A request body larger than this is refused: operations come in batches below it.
+const BODY_BYTES_MAX: usize = 1 << 20;
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until dropped.
+/// The datacenter whose agent asks, from its certificate: an extension of each request that came over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(pub String);
+
+/// Who is let in to an agent.
+#[derive(Clone, Debug)]
+pub struct AgentDoor {
+    /// The keys, and every later ones; `None`: plain HTTP, which lets in everyone.
+    pub keys: watch::Receiver<Option<Arc<Keys>>>,
+    /// Name of the fleet.
+    pub fleet: String,
+    /// Counts who is not let in.
+    pub refusals: Refusals,
+}
+
+/// Serves operators, without TLS, until dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let caps = Caps::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
+    accept(listener, |tasks, stream, peer| {
+        // Over the cap the newcomer is dropped; it may ask again.
+        let Some(place) = caps.admit(peer.ip()) else { return };
+        let router = router.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            log(peer, answer(stream, router, std::future::pending()).await);
+        });
+    })
+    .await;
+}
+
+/// Serves agents until dropped. New keys hold for new connections; those that are open end with the request under way.
+pub async fn serve_agents(listener: TcpListener, router: Router, door: AgentDoor) {
+    let caps = Caps::new(CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX);
+    let router = router.layer(middleware::from_fn_with_state(door.refusals.clone(), limit_body));
+    accept(listener, |tasks, stream, peer| {
+        let Some(place) = caps.admit(peer.ip()) else {
+            return door.refusals.count(Refusal::TooMany);
+        };
+        let (router, door) = (router.clone(), door.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            door.serve(stream, peer, router).await;
+        });
+    })
+    .await;
+}
+
+/// Hands each connection to `each`, until dropped.
+async fn accept(listener: TcpListener, mut each: impl FnMut(&mut JoinSet<()>, TcpStream, SocketAddr)) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    // Over the cap the newcomer is dropped; it may ask again.
-                    let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
-                    let service = TowerToHyperService::new(router.clone());
-                    tasks.spawn(async move {
-                        let _permit = permit;
-                        let connection = http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .header_read_timeout(HEAD_TIMEOUT)
-                            .max_buf_size(HEAD_BYTES_MAX)
-                            .serve_connection(TokioIo::new(stream), service);
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%error, %peer, "a connection of an API");
-                        }
-                    });
-                }
+                Ok((stream, peer)) => each(&mut tasks, stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "accepting at an API");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = tasks.join_next() => {}
         }
     }
 }
+
+impl AgentDoor {
+    /// One connection.
+    async fn serve(mut self, stream: TcpStream, peer: SocketAddr, router: Router) {
+        let keys = latest_seen(&mut self.keys);
+        let mut later = self.keys.clone();
+        let until = async {
+            tokio::select! {
+                () = sleep(AGE_MAX) => {}
+                Ok(()) = later.changed() => {}
+            }
+        };
+        let ended = match keys {
+            None => answer(stream, router, until).await,
+            Some(keys) => match self.enter(&keys, stream).await {
+                Ok((stream, datacenter)) => {
+                    answer(stream, router.layer(Extension(Peer(datacenter))), until).await
+                }
+                Err((refusal, why)) => {
+                    self.refusals.count(refusal);
+                    return tracing::debug!(%peer, reason = refusal.name(), why, "refused at the agent's port");
+                }
+            },
+        };
+        if ended.as_ref().is_err_and(hyper::Error::is_parse) {
+            self.refusals.count(Refusal::BadRequest);
+        }
+        log(peer, ended);
+    }
+
+    /// The handshake: the stream, and whose it is.
+    async fn enter(
+        &self,
+        keys: &Keys,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, String), (Refusal, String)> {
+        let handshake = TlsAcceptor::from(keys.server_config()).accept(stream);
+        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err((Refusal::of_handshake(&error), error.to_string())),
+            Err(_) => return Err((Refusal::HandshakeTimeout, "no handshake in time".to_owned())),
+        };
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let datacenter = shown.and_then(|certificate| datacenter_in(certificate, &self.fleet));
+        match datacenter {
+            Some(datacenter) => Ok((stream, datacenter)),
+            None => {
+                let why = format!("its certificate is not for one datacenter of fleet `{}`", self.fleet);
+                Err((Refusal::NotOfThisFleet, why))
+            }
+        }
+    }
+}
+
+/// Answers requests until the other side, a limit, or `until` ends it.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    until: impl Future<Output = ()>,
+) -> Result<(), hyper::Error> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = until => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+fn log(peer: SocketAddr, ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "a connection of an API");
+    }
+}
+
+/// Refuses bodies that are too large, by what is announced and by what comes, and counts requests that are refused.
+async fn limit_body(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let response = if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
+        let message = serde_json::json!({ "error": format!("a body has at most {BODY_BYTES_MAX} bytes") });
+        (StatusCode::PAYLOAD_TOO_LARGE, axum::Json(message)).into_response()
+    } else {
+        next.run(request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)))).await
+    };
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => refusals.count(Refusal::BodyTooLarge),
+        StatusCode::BAD_REQUEST => refusals.count(Refusal::BadRequest),
+        _ => {}
+    }
+    response
+}
+
+/// How many connections there are, in all and of each client.
+#[derive(Debug)]
+struct Caps {
+    total: usize,
+    per_client: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The place of one connection; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    caps: Arc<Caps>,
+    client: IpAddr,
+}
+
+impl Caps {
+    fn new(total: usize, per_client: usize) -> Arc<Self> {
+        Arc::new(Self { total, per_client, open: Mutex::default() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let client = key(client);
+        let mut open = self.open();
+        if open.values().sum::<usize>() >= self.total {
+            return None;
+        }
+        let of_client = open.entry(client).or_default();
+        if *of_client >= self.per_client {
+            return None;
+        }
+        *of_client += 1;
+        Some(Place { caps: Arc::clone(self), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.caps.open();
+        if let Some(of_client) = open.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Whoever has an IPv6 address has a /64 of them.
+fn key(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ pub(crate) fn config(names: &[&str]) -> Config {
     let mut text = String::from("version = 1\nfleet.name = \"shop\"\n");
     for (number, name) in names.iter().enumerate() {
         text += &format!(
-            "[[datacenters]]\nname = \"{name}\"\nlatitude = 0\nlongitude = {number}\naddresses = [\"192.0.2.{number}\"]\nagent = \"http://192.0.2.{number}:7400\"\n"
+            "[[datacenters]]\nname = \"{name}\"\nlatitude = 0\nlongitude = {number}\naddresses = [\"192.0.2.{number}\"]\nagent = \"https://192.0.2.{number}:7400\"\n"
         );
     }
     for name in names {

@@ -49,7 +49,7 @@ fn config() -> Config {
     let points = [("seoul", 37.57, 126.98), ("frankfurt", 50.11, 8.68), ("virginia", 39.04, -77.49)];
     for (number, (name, latitude, longitude)) in points.iter().enumerate() {
         text += &format!(
-            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\"]\nagent = \"http://a{number}:1\"\n\
+            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\"]\nagent = \"https://a{number}:1\"\n\
              [[servers]]\nname = \"door-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\ncheck = {{ none = true }}\n"
         );
     }

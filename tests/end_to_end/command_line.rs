@@ -53,6 +53,36 @@ fn run_refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn agents_that_speak_tls_want_keys() {
+    let fleet = Fleet::new(27, "");
+    let path = fleet.config_path();
+    let config = fs::read_to_string(&path).unwrap().replace("agent = \"http://", "agent = \"https://");
+    fs::write(&path, config).unwrap();
+    let (config, keys) = (path.to_str().unwrap(), path.with_file_name("keys"));
+    let keys = keys.to_str().unwrap();
+    assert_eq!(run(&["check", config]).status.code(), Some(0), "the config itself is right");
+    let start = || run(&["run", "--config", config, "--datacenter", "seoul", "--role", "dns"]);
+    let without = start();
+    assert_eq!(without.status.code(), Some(2));
+    let said = text(&without.stderr);
+    assert!(said.contains("keys/ca.pem: cannot read") && said.contains("daemun keys issue"), "{said}");
+
+    assert_eq!(run(&["keys", "init", "--fleet", "Test", "--directory", keys]).status.code(), Some(2));
+    assert!(run(&["keys", "init", "--fleet", "test", "--directory", keys]).status.success());
+    assert_eq!(run(&["keys", "init", "--fleet", "test", "--directory", keys]).status.code(), Some(1));
+    let issued = run(&["keys", "issue", "virginia", "--days", "9", "--directory", keys]);
+    assert!(text(&issued.stdout).contains("virginia/agent.key"), "{}", text(&issued.stdout));
+    let shown = run(&["keys", "show", "--directory", keys]);
+    assert!(text(&shown.stdout).contains("ATTENTION: virginia"), "{}", text(&shown.stdout));
+    for file in ["agent.pem", "agent.key"] {
+        fs::copy(format!("{keys}/virginia/{file}"), format!("{keys}/{file}")).unwrap();
+    }
+    let elsewhere = start();
+    assert_eq!(elsewhere.status.code(), Some(2), "the keys of another datacenter");
+    assert!(text(&elsewhere.stderr).contains("is for virginia.test.daemun.internal"));
+}
+
+#[test]
 fn the_lab_names_every_port_in_use() {
     let _taken = UdpSocket::bind("127.29.2.1:5300").unwrap();
     let directory = TempDir::new().unwrap();

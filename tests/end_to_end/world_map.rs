@@ -28,7 +28,7 @@ fn config() -> Config {
     let mut text = String::from("version = 1\nfleet.name = \"world\"\n");
     for (number, (name, latitude, longitude)) in DATACENTERS.iter().enumerate() {
         text += &format!(
-            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\"]\nagent = \"http://a{number}:1\"\n"
+            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\"]\nagent = \"https://a{number}:1\"\n"
         );
         text += &format!(
             "[[servers]]\nname = \"d-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\ncheck = {{ none = true }}\n"

@@ -47,6 +47,13 @@ pub(super) const AGENT_PORT: u16 = 7400;
 /// Operators; on loopback unless told otherwise.
 pub(super) const ADMIN_PORT: u16 = 7480;
 
+/// Where `daemun keys` puts them on the machine that makes them, and where it says to copy them.
+pub(super) const AGENT_CA: &str = "keys/ca.pem";
+/// Beside it.
+pub(super) const AGENT_CERTIFICATE: &str = "keys/agent.pem";
+/// Beside it.
+pub(super) const AGENT_KEY: &str = "keys/agent.key";
+
 /// Twice a second: a dead door is suspected within half a second, for a few hundred bytes each time.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Longer than a packet lost and sent again across the world.

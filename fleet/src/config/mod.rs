@@ -21,6 +21,7 @@ use crate::location::{Continent, Country, Point};
 
 pub use check::{Check, DnsCheck, GrpcCheck, HeaderCheck, HttpCheck};
 pub use problem::{Problem, Problems};
+pub use read::is_name;
 
 /// The role of the servers that make a datacenter reachable for its users.
 pub const DOOR_ROLE: &str = "frontdoor";
@@ -352,6 +353,19 @@ pub struct Sync {
     pub admin: Vec<Listen>,
     /// How servers are probed.
     pub probe: Probe,
+    /// What agents prove to each other who they are with; `None` when they speak plain HTTP.
+    pub tls: Option<AgentTls>,
+}
+
+/// The keys of an agent, PEM files, relative to the config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentTls {
+    /// Path of the fleet's own authorities: one, or two while they change.
+    pub ca: String,
+    /// Path of the agent's certificate.
+    pub certificate: String,
+    /// Path of its private key.
+    pub key: String,
 }
 
 /// How servers are probed.

@@ -48,7 +48,7 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     fleet.finish();
 
     let names = Names { datacenters: names_in(&mut root, "datacenters"), steered: Vec::new() };
-    let datacenters = datacenters(&mut root);
+    let (datacenters, agents) = datacenters(&mut root);
     let servers = servers(&mut root, &names, &datacenters);
     let fleet = Fleet {
         name: name.map(|name| name.value).unwrap_or_default(),
@@ -61,7 +61,7 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     let names = Names { steered, ..names };
     let dns = dns(dns_section, &names, &fleet);
     let gateway = gateway(root.table("gateway"), &names);
-    let sync = sync(root.table("sync"), names.datacenters.len());
+    let sync = sync(root.table("sync"), names.datacenters.len(), &agents);
     let geo = geo(root.table("geo"));
     root.finish();
 
@@ -164,7 +164,8 @@ fn names_in(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
     section.tables(key).into_iter().map(|table| table.peek_text("name").unwrap_or_default()).collect()
 }
 
-fn datacenters(root: &mut Section<'_>) -> Vec<Option<Datacenter>> {
+/// The datacenters, and the URLs of all agents, with their paths in the file.
+fn datacenters(root: &mut Section<'_>) -> (Vec<Option<Datacenter>>, Vec<AgentUrl>) {
     let sections = root.tables("datacenters");
     if sections.is_empty() {
         root.missing("datacenters", "at least one [[datacenters]] table");
@@ -174,13 +175,22 @@ fn datacenters(root: &mut Section<'_>) -> Vec<Option<Datacenter>> {
     }
     let mut seen = HashMap::new();
     let mut seen_agents = HashMap::new();
-    sections.into_iter().map(|section| datacenter(section, &mut seen, &mut seen_agents)).collect()
+    let mut agents = Vec::new();
+    let each = |section| datacenter(section, &mut seen, &mut seen_agents, &mut agents);
+    (sections.into_iter().map(each).collect(), agents)
+}
+
+/// The URL of an agent, and the path of its key.
+struct AgentUrl {
+    path: String,
+    url: Located<Url>,
 }
 
 fn datacenter(
     mut section: Section<'_>,
     seen: &mut HashMap<String, Range<usize>>,
     seen_agents: &mut HashMap<String, Range<usize>>,
+    agents: &mut Vec<AgentUrl>,
 ) -> Option<Datacenter> {
     let source = section.source;
     let name = section.required("name", &read::name());
@@ -198,6 +208,7 @@ fn datacenter(
     let agent = section.required("agent", &read::url());
     if let Some(agent) = &agent {
         unique(source, "agent", seen_agents, agent.value.to_string(), &agent.span, agent.value.as_str());
+        agents.push(AgentUrl { path: section.path("agent"), url: agent.clone() });
     }
     section.finish();
     Some(Datacenter {
@@ -329,13 +340,45 @@ fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
     }
 }
 
-fn sync(mut section: Section<'_>, datacenters: usize) -> Sync {
+/// The keys of the agents, if they speak TLS: the scheme of their URLs says so, and it is the same for all. Without TLS
+/// whoever reaches the port is believed: only where nobody else does, and only when the operator says so.
+fn agent_tls(section: &mut Section<'_>, agents: &[AgentUrl]) -> Option<AgentTls> {
+    let pem = read::text("the path of a PEM file");
+    let mut file = |key, default: &str| {
+        section.optional(key, &pem).map_or_else(|| default.to_owned(), |path| path.value)
+    };
+    let files = AgentTls {
+        ca: file("ca", defaults::AGENT_CA),
+        certificate: file("certificate", defaults::AGENT_CERTIFICATE),
+        key: file("key", defaults::AGENT_KEY),
+    };
+    let plain_agents = section.optional("plain_agents", &read::boolean()).is_some_and(|plain| plain.value);
+    let is_loopback = |url: &Url| url_address(url).is_some_and(|address| address.is_loopback());
+    let mut is_tls = None;
+    for AgentUrl { path, url: Located { value: url, span } } in agents {
+        let speaks_tls = url.scheme() == "https";
+        if *is_tls.get_or_insert(speaks_tls) != speaks_tls {
+            let first = agents.first().map_or_else(|| "the first", |first| first.path.as_str());
+            let message =
+                format!("`{}` here, but not in `{first}`: all agents speak TLS, or none", url.scheme());
+            section.source.problem(span, format!("{path}: {message}"));
+        } else if !speaks_tls && !plain_agents && !is_loopback(url) {
+            let message = "agents speak TLS: write https:// and make keys with `daemun keys init`, or say \
+                           `plain_agents = true` under [sync]";
+            section.source.problem(span, format!("{path}: {message}"));
+        }
+    }
+    is_tls?.then_some(files)
+}
+
+fn sync(mut section: Section<'_>, datacenters: usize, agents: &[AgentUrl]) -> Sync {
     let listen = listens(&mut section, "listen", || {
         vec![Listen { host: ListenHost::Agent, port: defaults::AGENT_PORT }]
     });
     let admin = listens(&mut section, "admin", || {
         vec![Listen { host: ListenHost::Address(Ipv4Addr::LOCALHOST.into()), port: defaults::ADMIN_PORT }]
     });
+    let tls = agent_tls(&mut section, agents);
     let mut table = section.table("probe");
     let between = |low, high| read::duration(Duration::from_millis(low)..=Duration::from_millis(high));
     let interval = table.optional("interval", &between(50, 600_000));
@@ -357,7 +400,7 @@ fn sync(mut section: Section<'_>, datacenters: usize) -> Sync {
         fall: count(fall, fall_default),
         rise: count(rise, defaults::PROBE_RISE),
     };
-    Sync { listen, admin, probe }
+    Sync { listen, admin, probe, tls }
 }
 
 fn geo(mut section: Section<'_>) -> GeoSource {

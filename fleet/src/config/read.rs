@@ -161,6 +161,11 @@ pub(super) fn only_true() -> Kind<bool> {
     Kind::new("true", |value| value.as_bool().filter(|&given| given))
 }
 
+/// `true` or `false`.
+pub(super) fn boolean() -> Kind<bool> {
+    Kind::new("true or false", |value| value.as_bool())
+}
+
 /// A name of our own making: what is fit for a DNS label, a metric and a file name.
 pub(super) fn name() -> Kind<String> {
     Kind::parsed("a name of 1 to 63 lower-case letters, digits and inner hyphens", |text| {
@@ -168,7 +173,8 @@ pub(super) fn name() -> Kind<String> {
     })
 }
 
-pub(super) fn is_name(text: &str) -> bool {
+/// Whether a text may be the name of a fleet, a datacenter, a server: 1 to 63 lower-case letters, digits and inner hyphens.
+pub fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !text.starts_with('-')

@@ -14,14 +14,14 @@ latitude = 37.57
 longitude = 126.98
 addresses = ["192.0.2.1", "2001:db8::1"]
 capacity_rps = 1000
-agent = "http://10.0.1.1:7400"
+agent = "https://10.0.1.1:7400"
 
 [[datacenters]]
 name = "frankfurt"
 latitude = 50.11
 longitude = 8.68
 addresses = ["192.0.2.2"]
-agent = "http://10.0.2.1:7400"
+agent = "https://10.0.2.1:7400"
 
 [[servers]]
 name = "door-seoul"
@@ -96,6 +96,7 @@ trusted_proxies = ["127.0.0.0/8"]
 [sync]
 listen = ["datacenter:7400"]
 admin = ["127.0.0.1:7480"]
+ca = "authorities.pem"
 probe = { interval = "1s", timeout = "2s", fall = 5, rise = 2, burst_gap = "100ms" }
 
 [geo]
@@ -148,6 +149,8 @@ fn everything_is_read() {
     assert_eq!(second.policy, Policy::Failover { order: vec![0, 1] });
     assert_eq!(config.gateway.order_as.as_deref(), Some("www.shop.example"));
     assert_eq!(config.sync.probe.fall, 5);
+    let tls = config.sync.tls.as_ref().expect("https");
+    assert_eq!((tls.ca.as_str(), tls.certificate.as_str()), ("authorities.pem", "keys/agent.pem"));
     assert_eq!(config.geo, GeoSource::Ranges(vec!["geoip".into(), "geoip6".into()]));
     assert_eq!(config.digest.len(), 32);
     assert_ne!(config.digest, parse(&format!("{WHOLE}\n")).unwrap().digest);
@@ -155,7 +158,7 @@ fn everything_is_read() {
 
 #[test]
 fn silence_means_defaults() {
-    let text = "version = 1\n[fleet]\nname = \"one\"\n[[datacenters]]\nname = \"here\"\nlatitude = 0\nlongitude = 0\naddresses = \"192.0.2.1\"\nagent = \"http://192.0.2.1:7400\"\n";
+    let text = "version = 1\n[fleet]\nname = \"one\"\n[[datacenters]]\nname = \"here\"\nlatitude = 0\nlongitude = 0\naddresses = \"192.0.2.1\"\nagent = \"https://192.0.2.1:7400\"\n";
     let config = parse(text).unwrap();
     assert_eq!(
         config.sync.admin,
@@ -166,8 +169,27 @@ fn silence_means_defaults() {
         ["192.0.2.1:7400".parse().unwrap()]
     );
     assert_eq!(config.sync.probe.fall, 14, "one observer decides alone");
+    assert_eq!(config.sync.tls.map(|tls| tls.key), Some("keys/agent.key".to_owned()));
     assert_eq!(config.geo, GeoSource::Builtin);
     assert!(config.dns.names.is_empty() && config.gateway.index.is_none());
+}
+
+#[test]
+fn agents_speak_tls_unless_the_operator_vouches() {
+    let plain = WHOLE.replace("https://10.0.", "http://10.0.");
+    let said = parse(&plain).unwrap_err();
+    assert_eq!(
+        said.0[0].to_string(),
+        "daemun.toml:12:9: datacenters[0].agent: agents speak TLS: write https:// and make keys with `daemun keys \
+         init`, or say `plain_agents = true` under [sync]"
+    );
+    assert_eq!(said.0.len(), 2, "one for each agent: {said}");
+    let vouched = plain.replace("ca = \"authorities.pem\"", "plain_agents = true");
+    assert_eq!(parse(&vouched).unwrap().sync.tls, None);
+    assert!(parse(&vouched.replace("plain_agents = true", "plain_agents = false")).is_err());
+    let loopback = plain.replace("10.0.1.1:7400", "127.0.1.1:7400").replace("10.0.2.1:7400", "[::1]:7400");
+    assert_eq!(parse(&loopback).unwrap().sync.tls, None);
+    parse(&plain.replace("10.0.1.1:7400", "localhost:7400")).expect_err("a name may lead anywhere");
 }
 
 #[test]
@@ -192,7 +214,7 @@ fn every_problem_at_once() {
         .replace("interval = \"1s\"", "interval = 1");
     let said = parse(&text).unwrap_err();
     let places: Vec<_> = said.0.iter().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(places, [(8, 12), (30, 14), (64, 7), (94, 22)], "{said}");
+    assert_eq!(places, [(8, 12), (30, 14), (64, 7), (95, 22)], "{said}");
     assert!(said.0[0].message.contains("expected degrees north from -90 to 90, found the number 137.57"));
     assert!(said.0[1].message.contains("did you mean `frankfurt`?"));
 }
@@ -215,11 +237,20 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("addresses = [\"192.0.2.2\"]", "addresses = [\"192.0.2.256\"]", "found \"192.0.2.256\""),
     ("capacity_rps = 1000", "capacity_rps = 0", "requests per second from 1"),
     (
-        "agent = \"http://10.0.2.1:7400\"",
-        "agent = \"http://10.0.1.1:7400\"",
-        "agent `http://10.0.1.1:7400/` is already given",
+        "agent = \"https://10.0.2.1:7400\"",
+        "agent = \"https://10.0.1.1:7400\"",
+        "agent `https://10.0.1.1:7400/` is already given",
     ),
-    ("agent = \"http://10.0.2.1:7400\"", "agent = \"ftp://10.0.2.1\"", "expected an http or https URL"),
+    ("agent = \"https://10.0.2.1:7400\"", "agent = \"ftp://10.0.2.1\"", "expected an http or https URL"),
+    (
+        "agent = \"https://10.0.2.1:7400\"",
+        "agent = \"http://10.0.2.1:7400\"",
+        "daemun.toml:19:9: datacenters[1].agent: `http` here, but not in `datacenters[0].agent`",
+    ),
+    ("ca = \"authorities.pem\"", "ca = \"\"", "sync.ca: expected the path of a PEM file"),
+    ("ca = \"authorities.pem\"", "certificate = 1", "sync.certificate: expected the path of a PEM file"),
+    ("ca = \"authorities.pem\"", "key = []", "sync.key: expected the path of a PEM file"),
+    ("ca = \"authorities.pem\"", "plain_agents = 1", "sync.plain_agents: expected true or false"),
     ("role = \"api\"\ndatacenter", "role = 3\ndatacenter", "servers[2].role: expected a name"),
     ("weight = 50", "weight = 1.5", "expected a weight from 0 to 1000000, found the number 1.5"),
     ("check = { tcp = 443 }", "", "servers[1].check: missing"),

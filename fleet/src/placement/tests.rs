@@ -22,7 +22,7 @@ fn config(extra: &str) -> Config {
     let mut text = String::from("version = 1\nfleet.name = \"shop\"\n");
     for (number, (name, latitude, longitude)) in DATACENTERS.iter().enumerate() {
         text += &format!(
-            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\", \"2001:db8::{number}\"]\nagent = \"http://agent-{number}:7400\"\n"
+            "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\naddresses = [\"192.0.2.{number}\", \"2001:db8::{number}\"]\nagent = \"https://agent-{number}:7400\"\n"
         );
     }
     for (name, _, _) in DATACENTERS {
