@@ -1,60 +1,183 @@
 //! How verbs find the fleet and ask it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use daemun_fleet::shorten;
+use daemun_sync::verbs;
+use reqwest::{RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
 
+use crate::admin::orders::{Done, Refused};
+use crate::admin::token;
 use crate::status::Status;
 
-/// How long a verb waits for one agent.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a verb waits for one agent: the agent itself waits a while for its peers.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where to ask.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct AdminArguments {
-    /// Admin URL of a daemun process [default: the running lab]
-    #[arg(long, env = "DAEMUN_ADMIN", value_name = "URL")]
-    pub(crate) admin: Option<String>,
+    /// Admin URL of a daemun process; several, with commas between, are tried in turn [default: the running lab]
+    #[arg(long, env = "DAEMUN_ADMIN", value_name = "URL", value_delimiter = ',')]
+    pub(crate) admin: Vec<String>,
+    /// File of the admin token: admin.token in the process's data directory [default: the lab's]
+    #[arg(long, env = "DAEMUN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Ask the agent of this datacenter
+    #[arg(long = "datacenter", value_name = "NAME")]
+    ask: Option<String>,
+}
+
+/// What an agent made of an operator's word.
+pub(crate) enum Told {
+    /// It is done, or was planned as asked.
+    Done(Box<Done>),
+    /// It breaks rules, and was not done.
+    Broken(Box<Done>),
+    /// It is wrong.
+    Wrong(String),
+}
+
+struct Asker {
+    client: reqwest::Client,
+    token: String,
+    urls: Vec<String>,
+    hint: &'static str,
+}
+
+impl Asker {
+    async fn new(arguments: &AdminArguments) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build();
+        let wrong = arguments.admin.iter().find(|url| !url.contains("://"));
+        if let Some(url) = wrong {
+            let found = shorten(url);
+            return Err(anyhow!("--admin: expected a URL such as http://127.0.0.1:7480, found `{found}`"));
+        }
+        let (urls, hint) = match arguments.admin.is_empty() {
+            true => (
+                crate::lab::admin_urls(),
+                "start the lab with `daemun lab`, or name a process with --admin URL",
+            ),
+            false => (arguments.admin.clone(), "is it running, and is this its admin address?"),
+        };
+        let token = match &arguments.token_file {
+            Some(file) => token::read(file)?,
+            // The lab's own, for the lab alone; it may simply not run.
+            None if arguments.admin.is_empty() => token::read(&crate::lab::token_path()).unwrap_or_default(),
+            None => String::new(),
+        };
+        let mut asker = Self { client: client.context("making an HTTP client")?, token, urls, hint };
+        if let Some(wanted) = &arguments.ask {
+            asker.urls = vec![asker.url_of(wanted).await?];
+        }
+        Ok(asker)
+    }
+
+    /// The URL of a datacenter's process.
+    async fn url_of(&self, wanted: &str) -> anyhow::Result<String> {
+        let mut others = Vec::new();
+        for url in &self.urls {
+            match self.read::<Status>(self.client.get(path(url, "/v1/status")), url).await {
+                Ok(status) if status.datacenter == wanted => return Ok(url.clone()),
+                Ok(status) => others.push(status.datacenter),
+                Err(error) => others.push(format!("{error:#}")),
+            }
+        }
+        Err(anyhow!(
+            "no process of datacenter `{}` at {}: {}",
+            shorten(wanted),
+            self.urls.join(", "),
+            others.join("; ")
+        ))
+    }
+
+    fn send(&self, request: RequestBuilder) -> RequestBuilder {
+        if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: RequestBuilder, url: &str) -> anyhow::Result<T> {
+        let response = self.send(request).send().await?;
+        let code = response.status();
+        let body = response.text().await?;
+        if !code.is_success() {
+            let said =
+                serde_json::from_str::<Refused>(&body).map_or_else(|_| shorten(&body), |body| body.error);
+            return Err(anyhow!("{url} answered with status {code}: {said}"));
+        }
+        serde_json::from_str(&body).with_context(|| format!("{url} is not an admin address of daemun"))
+    }
+
+    fn nobody(&self, last: anyhow::Error) -> anyhow::Error {
+        last.context(format!("no answer from {}: {}", self.urls.join(", "), self.hint))
+    }
+}
+
+fn path(url: &str, path: &str) -> String {
+    format!("{}{path}", url.trim_end_matches('/'))
+}
+
+/// What the first process that answers says at a path, and its URL.
+pub(crate) async fn get<T: DeserializeOwned>(
+    arguments: &AdminArguments,
+    at: &str,
+) -> anyhow::Result<(String, T)> {
+    let asker = Asker::new(arguments).await?;
+    let mut last = anyhow!("nobody to ask");
+    for url in &asker.urls {
+        match asker.read(asker.client.get(path(url, at)), url).await {
+            Ok(found) => return Ok((url.clone(), found)),
+            Err(error) => last = error,
+        }
+    }
+    Err(asker.nobody(last))
 }
 
 /// The status of the process asked, and the URL at which it answered.
 pub(crate) async fn status(arguments: &AdminArguments) -> anyhow::Result<(String, Status)> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .timeout(PATIENCE)
-        .build()
-        .context("making an HTTP client")?;
-    let (urls, hint) = match &arguments.admin {
-        Some(url) if !url.contains("://") => {
-            return Err(anyhow!(
-                "--admin: expected a URL such as http://127.0.0.1:7480, found `{}`",
-                shorten(url)
-            ));
-        }
-        Some(url) => (vec![url.clone()], "is it running, and is this its admin address?"),
-        None => {
-            (crate::lab::admin_urls(), "start the lab with `daemun lab`, or name a process with --admin URL")
-        }
-    };
-    let mut last = anyhow!("nobody to ask");
-    for url in &urls {
-        match ask(&client, url).await {
-            Ok(status) => return Ok((url.clone(), status)),
-            Err(error) => last = error,
-        }
-    }
-    Err(last.context(format!("no answer from {}: {hint}", urls.join(", "))))
+    get(arguments, "/v1/status").await
 }
 
-async fn ask(client: &reqwest::Client, url: &str) -> anyhow::Result<Status> {
-    let response = client.get(format!("{}/v1/status", url.trim_end_matches('/'))).send().await?;
-    let code = response.status();
-    let body = response.text().await?;
-    if !code.is_success() {
-        return Err(anyhow!("{url} answered with status {code}: {}", shorten(&body)));
+/// Tells the first agent that can be reached an operator's word.
+pub(crate) async fn tell(arguments: &AdminArguments, told: &verbs::Told) -> anyhow::Result<Told> {
+    let asker = Asker::new(arguments).await?;
+    let mut last = anyhow!("nobody to tell");
+    for url in &asker.urls {
+        let response = match asker.send(asker.client.post(path(url, "/v1/verbs")).json(told)).send().await {
+            Ok(response) => response,
+            // Nobody has heard it.
+            Err(error) if error.is_connect() => {
+                last = error.into();
+                continue;
+            }
+            Err(error) => {
+                let unsure =
+                    format!("{url} was told and has not answered: `daemun status` shows whether it is done");
+                return Err(anyhow::Error::from(error).context(unsure));
+            }
+        };
+        let code = response.status();
+        let body = response.text().await.with_context(|| format!("the answer of {url}"))?;
+        let done = || {
+            let done = serde_json::from_str::<Done>(&body);
+            done.map(Box::new).with_context(|| format!("{url} is not an admin address of daemun"))
+        };
+        let said =
+            || serde_json::from_str::<Refused>(&body).map_or_else(|_| shorten(&body), |body| body.error);
+        return match code {
+            StatusCode::OK => Ok(Told::Done(done()?)),
+            StatusCode::CONFLICT => Ok(Told::Broken(done()?)),
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Told::Wrong(said())),
+            // The next may have an agent.
+            StatusCode::SERVICE_UNAVAILABLE => {
+                last = anyhow!("{url}: {}", said());
+                continue;
+            }
+            StatusCode::PRECONDITION_FAILED => Err(anyhow!("{}", said())),
+            _ => Err(anyhow!("{url} answered with status {code}: {}", said())),
+        };
     }
-    serde_json::from_str(&body).with_context(|| format!("{url} is not an admin address of daemun"))
+    Err(asker.nobody(last))
 }

@@ -155,11 +155,11 @@ fn view(arguments: &ExplainArguments, world: &World) -> Result<(FleetView, Strin
         Ok((url, status)) if status.fleet == world.config().fleet.name => {
             Ok((status.view, format!("from {url}")))
         }
-        Ok((url, status)) if arguments.admin.admin.is_some() => {
+        Ok((url, status)) if !arguments.admin.admin.is_empty() => {
             let (theirs, ours) = (status.fleet, &world.config().fleet.name);
             Err(Failure::Failed(anyhow!("{url} is of fleet `{theirs}`, the config of `{ours}`")))
         }
-        Err(error) if arguments.admin.admin.is_some() => Err(Failure::Failed(error)),
+        Err(error) if !arguments.admin.admin.is_empty() => Err(Failure::Failed(error)),
         // A lab that happens to run says nothing about another fleet.
         Ok(_) | Err(_) => {
             let assumed = "no process of this fleet was found: assuming that all serve";

@@ -5,12 +5,16 @@ mod check;
 mod client;
 mod clock;
 mod explain;
+mod history;
 mod keys;
 mod lab;
 mod name_server;
 mod reload;
 mod run;
+mod sampler;
 mod status;
+mod verbs;
+mod views;
 mod world;
 
 use std::process::ExitCode;
@@ -37,6 +41,10 @@ enum Verb {
     Explain(explain::ExplainArguments),
     /// Show the fleet view, and why it is so
     Status(status::StatusArguments),
+    /// Show how the fleet view came about
+    History(history::HistoryArguments),
+    #[command(flatten)]
+    Fleet(verbs::Verb),
     /// Make and show the certificates by which agents know each other
     Keys(keys::KeysArguments),
 }
@@ -66,6 +74,8 @@ fn main() -> ExitCode {
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Explain(arguments) => explain::explain(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
+        Verb::History(arguments) => history::history(&arguments),
+        Verb::Fleet(verb) => verbs::verb(verb),
         Verb::Keys(arguments) => keys::keys(&arguments),
     };
     let (error, code) = match result {

@@ -15,15 +15,37 @@ use crate::world::{self, Refusal, World};
 /// Time between two looks at the files; a change is read when a second look finds it at rest.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The newest of what was read, each for who wants to know when it changes.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// All of it.
+    pub(crate) worlds: watch::Sender<Arc<World>>,
+    /// The config in it.
+    pub(crate) configs: watch::Sender<Arc<Config>>,
+    /// The agents' keys in it.
+    pub(crate) keys: watch::Sender<Option<Arc<Keys>>>,
+}
+
+impl Files {
+    /// Begins with what was read at the start.
+    pub(crate) fn new(world: World) -> Self {
+        let (config, keys) = (Arc::clone(world.config()), world.keys.clone());
+        Self {
+            worlds: watch::Sender::new(Arc::new(world)),
+            configs: watch::Sender::new(config),
+            keys: watch::Sender::new(keys),
+        }
+    }
+}
+
 /// Reads the files again when they change, or on SIGHUP; what is wrong is said, and nothing changes.
 pub(crate) async fn reload(
     arguments: RunArguments,
     mut hang_up: Signal,
-    worlds: watch::Sender<Arc<World>>,
-    configs: watch::Sender<Arc<Config>>,
-    keys: watch::Sender<Option<Arc<Keys>>>,
+    files: Files,
     refused: watch::Sender<Vec<String>>,
 ) -> anyhow::Result<&'static str> {
+    let Files { worlds, configs, keys } = files;
     let at_start = Arc::clone(last_sent(&worlds).config());
     let mut read = last_sent(&worlds).as_read();
     let mut seen = read.clone();

@@ -16,10 +16,9 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
-use daemun_fleet::{Config, FleetView, Placer};
+use daemun_fleet::{Config, Placer};
 use daemun_gateway::Door;
-use daemun_sync::keys::Keys;
-use daemun_sync::{Agent, Refusals, disk, last_sent, latest, latest_seen};
+use daemun_sync::{Agent, last_sent, latest};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -28,9 +27,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin, ViewMetrics};
+use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
 use crate::name_server::NameServer;
-use crate::reload::reload;
+use crate::reload::{Files, reload};
+use crate::views::{Follower, Views, keep_view, start_view};
 use crate::world::{AgentKeys, Secret, World};
 use crate::{Failure, clock, keys};
 
@@ -58,6 +58,9 @@ pub(crate) struct RunArguments {
     /// Where agent.pem and agent.key are, in the place of the config's sync.certificate and sync.key
     #[arg(long, value_name = "DIRECTORY")]
     keys: Option<PathBuf>,
+    /// File of the token that operators show [default: admin.token in the data directory, made at the first start]
+    #[arg(long, value_name = "FILE")]
+    admin_token: Option<PathBuf>,
     /// Listen here for operators instead of at `sync.admin` of the config: for several processes on one machine
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
@@ -77,6 +80,21 @@ impl RunArguments {
         &self.datacenter
     }
 
+    /// What this process does.
+    pub(crate) fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// Where the last good facts and view are kept.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What this name server calls itself, if it was told.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Only the name server has need of its secrets; on other machines they need not be.
     pub(crate) fn secret(&self) -> Secret {
         if self.roles.contains(&Role::Dns) { Secret::Read } else { Secret::Leave }
@@ -93,8 +111,11 @@ fn server_name(text: &str) -> Result<String, String> {
     is_fit.then(|| text.to_owned()).ok_or_else(|| "expected 1 to 64 letters, digits and signs".to_owned())
 }
 
+/// The parts of the process: none should end, and what it says is its name.
+pub(crate) type Tasks = JoinSet<anyhow::Result<&'static str>>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Role {
+pub(crate) enum Role {
     /// Answer DNS
     Dns,
     /// Serve the front door
@@ -104,7 +125,7 @@ enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Dns => "dns",
             Role::Gateway => "gateway",
@@ -218,19 +239,19 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     let bound = Bound::bind(&arguments, &config, here).await?;
 
     let registry = Registry::new();
-    let worlds = watch::Sender::new(Arc::new(world));
-    let configs = watch::Sender::new(config);
-    let keys = watch::Sender::new(last_sent(&worlds).keys.clone());
+    let files = Files::new(world);
+    let worlds = files.worlds.clone();
     let refused = watch::Sender::new(Vec::new());
     let (stop, stopped) = watch::channel(false);
-    let mut tasks: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
+    let mut tasks: Tasks = JoinSet::new();
 
     let view_file = arguments.data.join("view.json");
     let Views { views, heard, agent } =
-        start_view(&arguments, (&configs, &keys), bound.agent, &view_file, &registry, &mut tasks)?;
+        start_view(&arguments, &files, bound.agent, &view_file, &registry, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
+    let placers = watch::Sender::new(Arc::clone(&placer));
     let name_server = match bound.dns {
         Some(listeners) => {
             let id = arguments.id.as_deref().unwrap_or(me);
@@ -262,18 +283,15 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         worlds: worlds.subscribe(),
         refused_reload: refused.subscribe(),
         views: views.clone(),
+        placers: placers.subscribe(),
         heard: heard.clone(),
         agent,
         registry: registry.clone(),
+        link_metrics: LinkMetrics::new(&registry)?,
     });
-    for listener in bound.admin {
-        let router = admin::router(Arc::clone(&admin));
-        tasks.spawn(async move {
-            daemun_sync::listen::serve(listener, router).await;
-            Ok("admin")
-        });
-    }
+    serve_admin(&arguments, bound.admin, &admin, &mut tasks)?;
     let follower = Follower {
+        placers,
         worlds: worlds.subscribe(),
         refused: refused.subscribe(),
         views,
@@ -284,17 +302,36 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     };
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
-    tasks.spawn(reload(arguments.clone(), hang_up, worlds, configs, keys, refused));
+    tasks.spawn(reload(arguments.clone(), hang_up, files, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     until_over(&arguments, end, tasks, doors, &stop).await
+}
+
+/// Answers operators who show the token.
+fn serve_admin(
+    arguments: &RunArguments,
+    listeners: Vec<TcpListener>,
+    admin: &Arc<Admin>,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let token_file = arguments.admin_token.clone().unwrap_or_else(|| arguments.data.join("admin.token"));
+    let token: Arc<str> = admin::token::read_or_make(&token_file)?.into();
+    for listener in listeners {
+        let router = admin::router(Arc::clone(admin), Arc::clone(&token));
+        tasks.spawn(async move {
+            daemun_sync::listen::serve(listener, router).await;
+            Ok("admin")
+        });
+    }
+    Ok(())
 }
 
 /// Waits for a reason to end, then for what is under way.
 async fn until_over(
     arguments: &RunArguments,
     mut signals: EndSignals,
-    mut tasks: JoinSet<anyhow::Result<&'static str>>,
+    mut tasks: Tasks,
     mut doors: JoinSet<()>,
     stop: &watch::Sender<bool>,
 ) -> anyhow::Result<()> {
@@ -308,111 +345,6 @@ async fn until_over(
         _ = doors.join_all() => Ok(()),
         // Told twice: at once.
         told = until_told(arguments, &mut signals, &mut tasks) => told,
-    }
-}
-
-/// Where views come from.
-struct Views {
-    views: watch::Receiver<Arc<FleetView>>,
-    /// Whether anybody says what the newest is.
-    heard: watch::Receiver<bool>,
-    /// The agent, if it is in this process.
-    agent: Option<Arc<Agent>>,
-}
-
-/// The agent, or, without one, the view that other agents publish; both begin from the last good on disk.
-fn start_view(
-    arguments: &RunArguments,
-    (configs, keys): (&watch::Sender<Arc<Config>>, &watch::Sender<Option<Arc<Keys>>>),
-    listeners: Vec<TcpListener>,
-    view_file: &Path,
-    registry: &Registry,
-    tasks: &mut JoinSet<anyhow::Result<&'static str>>,
-) -> anyhow::Result<Views> {
-    if arguments.roles.contains(&Role::Sync) {
-        let settings = daemun_sync::Settings {
-            me: arguments.datacenter.clone(),
-            configs: configs.subscribe(),
-            data_directory: arguments.data.clone(),
-            clock: clock::machine(),
-            keys: keys.subscribe(),
-            refusals: Refusals::new(registry)?,
-        };
-        let agent = Agent::start(&settings)?;
-        let running = Arc::clone(&agent);
-        tasks.spawn(async move {
-            running.run(listeners, settings.configs).await.map(|()| "sync").context("sync")
-        });
-        let (_, heard) = watch::channel(true); // it hears itself
-        return Ok(Views { views: agent.views(), heard, agent: Some(agent) });
-    }
-    let view = disk::read::<FleetView>(view_file).unwrap_or_else(|error| {
-        tracing::warn!(%error, "starting without the last view");
-        None
-    });
-    let view = view.unwrap_or_else(|| FleetView::unobserved(&last_sent::<Arc<_>>(configs)));
-    let views = watch::Sender::new(Arc::new(view));
-    let receiver = views.subscribe();
-    let (hear, heard) = watch::channel(true);
-    let (me, configs, keys) = (arguments.datacenter.clone(), configs.subscribe(), keys.subscribe());
-    tasks.spawn(async move {
-        daemun_sync::follow(&me, configs, keys, views, hear).await.map(|()| "follow").context("follow")
-    });
-    Ok(Views { views: receiver, heard, agent: None })
-}
-
-/// Keeps the newest view on disk, in the disk's own time: users do not wait for it.
-async fn keep_view(
-    mut views: watch::Receiver<Arc<FleetView>>,
-    file: PathBuf,
-) -> anyhow::Result<&'static str> {
-    loop {
-        let view = latest_seen(&mut views);
-        let to = file.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || disk::write(&to, &*view)).await? {
-            tracing::error!(%error, "keeping the last view");
-        }
-        views.changed().await.context("nobody publishes views any more")?;
-    }
-}
-
-/// Hands each new view and each new world to the data plane.
-struct Follower {
-    worlds: watch::Receiver<Arc<World>>,
-    refused: watch::Receiver<Vec<String>>,
-    views: watch::Receiver<Arc<FleetView>>,
-    heard: watch::Receiver<bool>,
-    name_server: Option<NameServer>,
-    door: Option<Arc<Door>>,
-    metrics: ViewMetrics,
-}
-
-impl Follower {
-    async fn run(mut self) -> anyhow::Result<&'static str> {
-        let mut shown: Option<Arc<World>> = None;
-        loop {
-            let world = latest_seen(&mut self.worlds);
-            let view = latest_seen(&mut self.views);
-            let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
-            let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
-            if let Some(server) = &self.name_server {
-                if !shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &world)) {
-                    server.show_zones(&world);
-                    shown = Some(Arc::clone(&world));
-                }
-                server.set(&world, &placer, !latest_seen(&mut self.heard));
-            }
-            if let Some(door) = &self.door {
-                door.set_state(placer, world.page.as_deref());
-            }
-            self.metrics.set(&view, complaints);
-            tokio::select! {
-                changed = self.worlds.changed() => changed.context("the files are no longer watched")?,
-                changed = self.views.changed() => changed.context("nobody publishes views any more")?,
-                Ok(()) = self.heard.changed() => {}
-                changed = self.refused.changed() => changed.context("the files are no longer watched")?,
-            }
-        }
     }
 }
 
@@ -441,7 +373,7 @@ impl Signals {
 async fn until_told(
     arguments: &RunArguments,
     signals: &mut EndSignals,
-    tasks: &mut JoinSet<anyhow::Result<&'static str>>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let parent_gone = async {
         if !arguments.end_with_stdin {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use daemun_fleet::FleetView;
+use daemun_fleet::placement::Load;
+use daemun_fleet::view::OrderView;
 use daemun_sync::core::LinkStatus;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,12 @@ pub(crate) struct Status {
     pub(crate) view: FleetView,
     /// Links to the other agents; empty without the role sync.
     pub(crate) links: Vec<LinkStatus>,
+    /// How many processes of its datacenter look at the others; 0: it has no agent to count them.
+    #[serde(default)]
+    pub(crate) eyes: u32,
+    /// What each datacenter is asked to do.
+    #[serde(default)]
+    pub(crate) loads: Vec<Load>,
     /// Its clock, milliseconds of Unix time.
     pub(crate) unix_ms: u64,
 }
@@ -123,6 +131,7 @@ fn describe(url: &str, status: &Status) -> String {
         rows.push([name.clone(), datacenter.state.to_string(), since, datacenter.why.clone()]);
     }
     table(&mut text, &rows);
+    words(&mut text, status);
     text.push('\n');
     let mut rows = vec![["SERVER".to_owned(), "HEALTH".to_owned(), "FOR".to_owned(), "WHY".to_owned()]];
     for (name, server) in &view.servers {
@@ -131,16 +140,11 @@ fn describe(url: &str, status: &Status) -> String {
     }
     table(&mut text, &rows);
     text.push('\n');
-    for link in &status.links {
-        let _ = match (link.is_up, &link.failure, &link.config_digest) {
-            (true, _, Some(digest)) if *digest != status.config_digest => {
-                writeln!(text, "link to {}: up, but ITS CONFIG DIFFERS from the one here", link.peer)
-            }
-            (true, ..) => writeln!(text, "link to {}: up", link.peer),
-            (false, Some(failure), _) => writeln!(text, "link to {}: DOWN: {failure}", link.peer),
-            (false, None, _) => writeln!(text, "link to {}: not heard yet", link.peer),
-        };
+    if status.eyes > 1 {
+        let _ = writeln!(text, "{} processes of {} take turns looking", status.eyes, status.datacenter);
     }
+    loads(&mut text, &status.loads);
+    links(&mut text, status);
     for zone in &status.zones {
         let (name, serial, names) = (zone.name.trim_end_matches('.'), zone.serial, zone.names);
         let age = age(status.unix_ms, zone.loaded_unix_ms);
@@ -152,6 +156,79 @@ fn describe(url: &str, status: &Status) -> String {
         let _ = writeln!(text, "ATTENTION: {complaint}");
     }
     text
+}
+
+/// The operators' words in force, doubts, and links that are cut between others too.
+fn words(text: &mut String, status: &Status) {
+    let view = &status.view;
+    let word = |order: &OrderView| {
+        let since = age(status.unix_ms, order.at_unix_ms);
+        let mut word = format!("{} by {}, {since} ago", order.verb, order.by);
+        if let Some(ms) = order.for_ms {
+            let _ = write!(word, ", for {}", humantime::format_duration(Duration::from_millis(ms)));
+        }
+        if !order.reason.is_empty() {
+            let _ = write!(word, ": {}", order.reason);
+        }
+        if order.break_glass {
+            word.push_str(" (AGAINST THE RULES)");
+        }
+        word
+    };
+    if let Some(order) = &view.paused {
+        let _ = writeln!(text, "\nAUTOMATION IS OFF: {}", word(order));
+    }
+    for (name, datacenter) in &view.datacenters {
+        if let Some(order) = &datacenter.order {
+            let _ = writeln!(text, "word about {name}: {}", word(order));
+        }
+        if !datacenter.cut_from.is_empty() {
+            let from = datacenter.cut_from.join(", ");
+            let _ =
+                writeln!(text, "ALARM: the private link to {name} is cut from {from}: lag there is unknown");
+        }
+    }
+    for (name, observer) in &view.observers {
+        if let Some(why) = &observer.doubted {
+            let _ = writeln!(text, "the eyes of {name} are doubted: {why}");
+        }
+        if !observer.is_heard {
+            let _ = writeln!(text, "{name} is not heard: the others decide without it");
+        }
+    }
+}
+
+fn loads(text: &mut String, loads: &[Load]) {
+    for load in loads.iter().filter(|load| load.asked_rps > 0) {
+        let capacity = load.capacity_rps.map_or_else(String::new, |rps| format!(" of {rps}"));
+        let _ = write!(text, "load of {}: {}{capacity} requests/s", load.datacenter, load.expected_rps);
+        if load.kept_percent < 100 {
+            let _ = write!(
+                text,
+                "; IT SPILLS: asked for {}, it keeps {}% of its users",
+                load.asked_rps, load.kept_percent
+            );
+        }
+        text.push('\n');
+    }
+}
+
+fn links(text: &mut String, status: &Status) {
+    for link in &status.links {
+        let _ = match (link.is_up, &link.failure, &link.config_digest) {
+            (true, _, Some(digest)) if *digest != status.config_digest => {
+                write!(text, "link to {}: up, but ITS CONFIG DIFFERS from the one here", link.peer)
+            }
+            (true, ..) => write!(text, "link to {}: up", link.peer),
+            (false, Some(failure), _) => write!(text, "link to {}: DOWN, lag unknown: {failure}", link.peer),
+            (false, None, _) => write!(text, "link to {}: not heard yet", link.peer),
+        };
+        if let (true, Some(ahead), Some(error)) = (link.is_up, link.clock_ahead_ms, link.clock_error_ms) {
+            let alarm = if link.is_clock_off { "ITS CLOCK IS OFF: " } else { "" };
+            let _ = write!(text, "; {alarm}clock {ahead:+} ms (±{error})");
+        }
+        text.push('\n');
+    }
 }
 
 /// Time since a moment, in one or two units; a dash when it is not known.
@@ -168,12 +245,13 @@ fn age(now_unix_ms: u64, since_unix_ms: u64) -> String {
     }
 }
 
-fn table(text: &mut String, rows: &[[String; 4]]) {
+/// Rows in columns as wide as they must be.
+pub(crate) fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (first, second, third) = (width(0), width(1), width(2));
-    for [a, b, c, d] in rows {
-        let line = format!("{a:<first$}  {b:<second$}  {c:<third$}  {d}");
-        text.push_str(line.trim_end());
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
 }

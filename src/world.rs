@@ -382,6 +382,10 @@ impl Loader {
             (self.path(&tls.ca), self.path(&tls.certificate), self.path(&tls.key));
         let datacenter = match keys {
             AgentKeys::Leave => return None,
+            // Whoever is not in the config is told that first.
+            AgentKeys::Needed { datacenter, .. } if config.fleet.datacenter(datacenter).is_none() => {
+                return None;
+            }
             // On the machine of who makes the keys there is an authority, and no agent.
             AgentKeys::IfThere if !certificate.exists() && !key.exists() => return None,
             AgentKeys::IfThere => None,

@@ -4,7 +4,7 @@
 //! name itself or the wildcard that covers it (RFC 4592), a CNAME to follow, and at the end a negative answer with the
 //! zone's SOA (RFC 2308). Steered records come in where those of the name itself would be looked up.
 
-use daemun_fleet::config::Chaos;
+use daemun_fleet::config::{AddressType, Chaos};
 use daemun_fleet::placement::Choice;
 use daemun_fleet::steering::Target;
 use daemun_fleet::{Client, Placer};
@@ -303,7 +303,12 @@ fn add_steered(
     answer: &mut Answer,
 ) {
     let Some(config) = placer.steering().steered_name(steered.target) else { return };
-    let choice = placer.choose(steered.target, client);
+    let family = match record_type {
+        RecordType::A => Some(AddressType::A),
+        RecordType::AAAA => Some(AddressType::Aaaa),
+        _ => None,
+    };
+    let choice = placer.choose_for(steered.target, client, family);
     let ttl = if choice.settled { config.ttl_seconds } else { config.ttl_changing_seconds };
     let mut named = placer.named(steered.target, client, choice);
     if record_type == RecordType::CNAME {

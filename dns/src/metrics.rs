@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use daemun_fleet::Placer;
+use daemun_fleet::meter::Counted;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use prometheus::core::Collector;
@@ -145,6 +146,7 @@ impl Metrics {
         let code = code_label(answered.answer.code);
         self.queries.with_label_values(&[transport.name(), record_type, code]).inc();
         for (target, choice) in &answered.answer.placed {
+            placer.count(*target, choice, Counted::Query);
             let datacenter = &placer.steering().config().fleet.datacenters[choice.datacenter].name;
             let reason = placer.reason_label(*target, choice);
             self.placements.with_label_values(&[datacenter.as_str(), reason]).inc();

@@ -84,8 +84,7 @@ pub(crate) fn responder(states: &[(&str, DatacenterState)]) -> Responder {
     let mut view = FleetView::unobserved(&config);
     for &(name, state) in states {
         let why = "for the test".to_owned();
-        view.datacenters
-            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
+        view.datacenters.insert(name.to_owned(), DatacenterView::new(state, why));
     }
     let placer = Placer::new(steering, Arc::new(view));
     of(Arc::new(zones), Arc::new(placer))

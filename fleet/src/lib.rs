@@ -9,6 +9,7 @@ pub mod client;
 mod clock;
 pub mod config;
 pub mod location;
+pub mod meter;
 pub mod placement;
 pub mod places;
 pub mod prefix_table;

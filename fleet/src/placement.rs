@@ -6,19 +6,24 @@
 //! **Never empty.** States have ranks (see [`State`]); the members of the lowest rank that has any are used. When
 //! that is the rank of the dead, everything is used as if it were well: more likely our own eyes are bad.
 
+mod blast;
 mod explain;
+mod spill;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::client::Client;
-use crate::config::{AddressType, Policy};
+use crate::config::{AddressType, DOOR_ROLE, Policy, Server};
+use crate::meter::Counted;
 use crate::rendezvous;
 use crate::steering::{Class, Member, Members, Steering, Target, TargetRanking};
 use crate::view::{FleetView, Health, State};
 
+pub use blast::{Blast, Move};
 pub use explain::{Placement, Ranked};
+pub use spill::Load;
 
 /// What a client gets, in short: for the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct Choice {
     pub class: u32,
     /// Nothing is under way that may soon change it.
     pub settled: bool,
+    /// The address family it was made for; none: for any.
+    pub family: Option<AddressType>,
 }
 
 /// Placement under one view.
@@ -40,26 +47,38 @@ pub struct Placer {
     steering: Arc<Steering>,
     view: Arc<FleetView>,
     targets: Vec<Arc<TargetPicks>>,
+    loads: Vec<Load>,
 }
 
 #[derive(Debug)]
 struct TargetPicks {
-    standing: Standing,
-    /// By class.
-    picks: Vec<Pick>,
+    any: Side,
+    /// For answers of one address family, where its addresses fare otherwise than the rest.
+    v4: Option<Side>,
+    v6: Option<Side>,
     /// By datacenter: addresses to answer.
     addresses: Vec<Vec<IpAddr>>,
 }
 
+/// Who is used, and what follows for each class.
+#[derive(Debug)]
+struct Side {
+    standing: Standing,
+    /// By class.
+    picks: Vec<Pick>,
+}
+
 /// Which members are used for a target under a view.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
     /// Lowest rank that has members.
     used_rank: u8,
     /// Members of that rank that take every client.
     whole: Members,
-    /// Members of that rank that take a share of theirs.
+    /// Members of that rank that take a share of theirs: they ramp, are being drained, or spill.
     ramping: Members,
+    /// All that could answer.
+    members: Members,
     /// Rank and share by datacenter.
     by_member: Vec<(u8, u8)>,
     /// Those that may soon be used for more or fewer clients than now.
@@ -87,20 +106,33 @@ impl Placer {
         // Names that rank alike for one role share their picks.
         let mut made: HashMap<(usize, &str, Members, bool, Members), Arc<TargetPicks>> = HashMap::new();
         let mut targets = Vec::with_capacity(steering.targets.len());
+        let loads = spill::loads(&steering, &view);
+        let kept: Vec<u8> = loads.iter().map(|load| load.kept_percent).collect();
         for target in &steering.targets {
             let key =
                 (target.map, target.role.as_str(), target.members, target.answers > 1, target.last_resort);
-            let picks =
-                made.entry(key).or_insert_with(|| Arc::new(TargetPicks::new(&steering, &view, target)));
+            let picks = made
+                .entry(key)
+                .or_insert_with(|| Arc::new(TargetPicks::new(&steering, &view, target, &kept)));
             targets.push(Arc::clone(picks));
         }
         drop(made);
-        Self { steering, view, targets }
+        Self { steering, view, targets, loads }
     }
 
     /// The view behind this placer.
     pub fn view(&self) -> &Arc<FleetView> {
         &self.view
+    }
+
+    /// Counts a query or request of a client that was given this choice.
+    pub fn count(&self, target: Target, choice: &Choice, what: Counted) {
+        self.steering.meter.count(self.steering.targets[target.0].map, choice.class, what);
+    }
+
+    /// What each datacenter is asked to do, by its number, and how much of it it keeps.
+    pub fn loads(&self) -> &[Load] {
+        &self.loads
     }
 
     /// The compiled tables behind this placer.
@@ -110,21 +142,28 @@ impl Placer {
 
     /// The datacenter for a client, and the scope of the answer.
     pub fn choose(&self, target: Target, client: &Client) -> Choice {
+        self.choose_for(target, client, None)
+    }
+
+    /// The same for an answer with addresses of one family: where none of a datacenter's can be reached, it is as down.
+    pub fn choose_for(&self, target: Target, client: &Client, family: Option<AddressType>) -> Choice {
         let ranking = &self.steering.targets[target.0];
         let map = &self.steering.maps[ranking.map];
-        let picks = &self.targets[target.0];
+        let side = self.targets[target.0].side(family);
         let found = map.table.lookup(client.first_address());
         let at_least = found.prefix_len.max(client.hash_prefix_len());
-        let pick = picks.picks[found.value as usize];
+        let pick = side.picks[found.value as usize];
         let (member, scope) = match pick.way {
             Way::One { member, hashed_scope } => {
                 (member, if hashed_scope { at_least } else { found.prefix_len })
             }
             Way::ByHash => {
-                (self.walk(picks, &map.classes[found.value as usize], &map.policy, client), at_least)
+                let hash = client.hash(self.steering.hash_key);
+                let class = &map.classes[found.value as usize];
+                (walk(&self.steering, &side.standing, class, &map.policy, hash), at_least)
             }
         };
-        Choice { datacenter: member.into(), scope, class: found.value, settled: pick.settled }
+        Choice { datacenter: member.into(), scope, class: found.value, settled: pick.settled, family }
     }
 
     /// The datacenters that an answer names: the choice first, then the next best of those that are used, as many as the
@@ -135,32 +174,37 @@ impl Placer {
             return vec![choice.datacenter];
         }
         let hash = client.hash(self.steering.hash_key);
-        let standing = &self.targets[target.0].standing;
+        let standing = &self.targets[target.0].side(choice.family).standing;
         let used = |member: &usize| {
             let member = *member as Member;
             standing.by_member[usize::from(member)].0 == standing.used_rank
-                && self.takes(standing, member, hash)
+                && takes(&self.steering, standing, member, hash)
         };
-        let others = self.order(target, client).into_iter().filter(|member| *member != choice.datacenter);
+        let order = self.order_for(target, client, choice.family);
+        let others = order.into_iter().filter(|member| *member != choice.datacenter);
         std::iter::once(choice.datacenter).chain(others.filter(used)).take(answers).collect()
     }
 
     /// Every datacenter of the target in the order in which this client should try them; the first is the choice.
     pub fn order(&self, target: Target, client: &Client) -> Vec<usize> {
+        self.order_for(target, client, None)
+    }
+
+    fn order_for(&self, target: Target, client: &Client, family: Option<AddressType>) -> Vec<usize> {
         let ranking = &self.steering.targets[target.0];
         let map = &self.steering.maps[ranking.map];
         let class = &map.classes[map.table.lookup(client.first_address()).value as usize];
-        let standing = &self.targets[target.0].standing;
+        let standing = &self.targets[target.0].side(family).standing;
         let hash = client.hash(self.steering.hash_key);
         let mut order: Vec<(u8, usize, f64, Member)> = Vec::new();
         for (tier_number, tier) in class.tiers.iter().enumerate() {
             for &member in tier {
                 let turn = match standing.by_member[usize::from(member)].0 {
                     rank if rank != standing.used_rank => 2 + rank,
-                    _ if self.takes(standing, member, hash) => 0,
+                    _ if takes(&self.steering, standing, member, hash) => 0,
                     _ => 1,
                 };
-                let score = self.score(&map.policy, member, hash);
+                let score = score(&self.steering, &map.policy, member, hash);
                 order.push((turn, tier_number, -score, member));
             }
         }
@@ -170,13 +214,13 @@ impl Placer {
 
     /// Whether all that could answer for a target look down, and are used as if they were well.
     pub fn is_fail_open(&self, target: Target) -> bool {
-        self.targets[target.0].standing.used_rank == State::RANK_DOWN
+        self.targets[target.0].any.standing.used_rank == State::RANK_DOWN
     }
 
     /// Why a choice is what it is, in one of a few words: for counting.
     pub fn reason_label(&self, target: Target, choice: &Choice) -> &'static str {
         let map = &self.steering.maps[self.steering.targets[target.0].map];
-        let standing = &self.targets[target.0].standing;
+        let standing = &self.targets[target.0].side(choice.family).standing;
         let member = choice.datacenter as Member;
         let first = map.classes[choice.class as usize].tiers.first();
         match first.map(|tier| (tier.contains(&member), tier.len() > 1)) {
@@ -193,66 +237,56 @@ impl Placer {
     pub fn addresses(&self, target: Target, datacenter: usize) -> &[IpAddr] {
         &self.targets[target.0].addresses[datacenter]
     }
+}
 
-    fn takes(&self, standing: &Standing, member: Member, hash: u64) -> bool {
-        let (_, share) = standing.by_member[usize::from(member)];
-        standing.whole >> member & 1 == 1
-            || rendezvous::in_share(hash, self.steering.candidate_ids[usize::from(member)], share)
-    }
+/// Whether a member takes a client with this hash.
+fn takes(steering: &Steering, standing: &Standing, member: Member, hash: u64) -> bool {
+    let (_, share) = standing.by_member[usize::from(member)];
+    standing.whole >> member & 1 == 1
+        || rendezvous::in_share(hash, steering.candidate_ids[usize::from(member)], share)
+}
 
-    fn score(&self, policy: &Policy, member: Member, hash: u64) -> f64 {
-        let weight = match policy {
-            Policy::Nearest { weights, .. } | Policy::Weighted { weights } => weights[usize::from(member)],
-            Policy::Failover { .. } => 1,
-        };
-        rendezvous::score(hash, self.steering.candidate_ids[usize::from(member)], weight)
-    }
+fn score(steering: &Steering, policy: &Policy, member: Member, hash: u64) -> f64 {
+    let weight = match policy {
+        Policy::Nearest { weights, .. } | Policy::Weighted { weights } => weights[usize::from(member)],
+        Policy::Failover { .. } => 1,
+    };
+    rendezvous::score(hash, steering.candidate_ids[usize::from(member)], weight)
+}
 
-    /// The first tier in which someone takes the client; if nobody does (all that are left are ramping), the first
-    /// tier that has anyone.
-    fn walk(&self, picks: &TargetPicks, class: &Class, policy: &Policy, client: &Client) -> Member {
-        let standing = &picks.standing;
-        let hash = client.hash(self.steering.hash_key);
-        let used = standing.whole | standing.ramping;
-        let best = |tier: &[Member], wanted: &dyn Fn(Member) -> bool| {
-            tier.iter()
-                .copied()
-                .filter(|&member| used >> member & 1 == 1 && wanted(member))
-                .map(|member| (self.score(policy, member, hash), member))
-                .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
-                .map(|(_, member)| member)
-        };
-        let takes = |member| self.takes(standing, member, hash);
-        class
-            .tiers
-            .iter()
-            .find_map(|tier| best(tier, &takes))
-            .or_else(|| class.tiers.iter().find_map(|tier| best(tier, &|_| true)))
-            .expect("some rank has members, and a class ranks them all")
-    }
+/// The first tier in which someone takes the client; if nobody does (all that are left take a share), the first tier
+/// that has anyone.
+fn walk(steering: &Steering, standing: &Standing, class: &Class, policy: &Policy, hash: u64) -> Member {
+    let used = standing.whole | standing.ramping;
+    let best = |tier: &[Member], wanted: &dyn Fn(Member) -> bool| {
+        tier.iter()
+            .copied()
+            .filter(|&member| used >> member & 1 == 1 && wanted(member))
+            .map(|member| (score(steering, policy, member, hash), member))
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
+            .map(|(_, member)| member)
+    };
+    let takes = |member| takes(steering, standing, member, hash);
+    class
+        .tiers
+        .iter()
+        .find_map(|tier| best(tier, &takes))
+        .or_else(|| class.tiers.iter().find_map(|tier| best(tier, &|_| true)))
+        .expect("some rank has members, and a class ranks them all")
 }
 
 impl TargetPicks {
-    fn new(steering: &Steering, view: &FleetView, target: &TargetRanking) -> Self {
+    fn new(steering: &Steering, view: &FleetView, target: &TargetRanking, kept: &[u8]) -> Self {
         let fleet = &steering.config().fleet;
-        let standing = Standing::new(steering, view, target);
-        let map = &steering.maps[target.map];
-        let several = target.answers > 1;
-        let picks = map
-            .classes
-            .iter()
-            .map(|class| Pick {
-                way: way(class, &standing, several),
-                settled: is_settled(class, &standing, several),
-            })
-            .collect();
-        let is_down = |name: &str| view.servers.get(name).is_some_and(|server| server.health == Health::Down);
+        let side = |family| Side::new(steering, view, target, family, kept);
+        let any = side(None);
+        let family = |family| Some(side(Some(family))).filter(|side| side.standing != any.standing);
+        let (v4, v6) = (family(AddressType::A), family(AddressType::Aaaa));
         let addresses = (0..fleet.datacenters.len())
             .map(|datacenter| {
                 let all = || fleet.servers_of(datacenter, &target.role);
                 let mut up: Vec<IpAddr> = all()
-                    .filter(|server| !is_down(&server.name))
-                    .flat_map(|server| &server.addresses)
+                    .flat_map(|server| server.addresses.iter().filter(move |ip| is_up(view, server, ip)))
                     .copied()
                     .collect();
                 // A family all of whose servers are down is answered with what there is: never empty.
@@ -275,12 +309,49 @@ impl TargetPicks {
                 up
             })
             .collect();
-        Self { standing, picks, addresses }
+        Self { v4, v6, any, addresses }
+    }
+
+    fn side(&self, family: Option<AddressType>) -> &Side {
+        let own = match family {
+            Some(AddressType::A) => self.v4.as_ref(),
+            Some(AddressType::Aaaa) => self.v6.as_ref(),
+            None => None,
+        };
+        own.unwrap_or(&self.any)
+    }
+}
+
+impl Side {
+    fn new(
+        steering: &Steering,
+        view: &FleetView,
+        target: &TargetRanking,
+        family: Option<AddressType>,
+        kept: &[u8],
+    ) -> Self {
+        let mut standing = Standing::new(steering, view, target, family);
+        // Capacity is of doors: what other roles can bear is not known.
+        if target.role == DOOR_ROLE {
+            standing.limit(kept);
+        }
+        let several = target.answers > 1;
+        let pick = |class: &Class| Pick {
+            way: way(class, &standing, several),
+            settled: is_settled(class, &standing, several),
+        };
+        let picks = steering.maps[target.map].classes.iter().map(pick).collect();
+        Self { standing, picks }
     }
 }
 
 impl Standing {
-    fn new(steering: &Steering, view: &FleetView, target: &TargetRanking) -> Self {
+    fn new(
+        steering: &Steering,
+        view: &FleetView,
+        target: &TargetRanking,
+        family: Option<AddressType>,
+    ) -> Self {
         let fleet = &steering.config().fleet;
         let mut by_member: Vec<(u8, u8)> = fleet
             .datacenters
@@ -289,12 +360,23 @@ impl Standing {
             .map(|(number, datacenter)| {
                 let state =
                     view.datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
-                let mut servers = fleet.servers_of(number, &target.role).peekable();
-                let is_down =
-                    |name: &str| view.servers.get(name).is_some_and(|server| server.health == Health::Down);
-                let unable = servers.peek().is_some() && servers.all(|server| is_down(&server.name));
-                let share = if let State::Ramping(percent) = state { percent.min(100) } else { 100 };
-                (if unable { State::RANK_DOWN } else { state.rank() }, share)
+                let of_family = |address: &&IpAddr| family.is_none_or(|family| family.holds(address));
+                let mut addresses = fleet
+                    .servers_of(number, &target.role)
+                    .flat_map(|server| server.addresses.iter().filter(of_family).map(move |ip| (server, ip)))
+                    .peekable();
+                // Who has none of a family answers that family with nothing, and is not down for it.
+                let unable =
+                    addresses.peek().is_some() && !addresses.any(|(server, ip)| is_up(view, server, ip));
+                let is_forgotten =
+                    view.datacenters.get(&datacenter.name).is_some_and(|found| found.is_forgotten);
+                let rank = match (is_forgotten, unable) {
+                    // Who will not return comes after the dead: its addresses may be somebody else's by now.
+                    (true, _) => State::RANK_DOWN + 1,
+                    (false, true) => State::RANK_DOWN,
+                    (false, false) => state.rank(),
+                };
+                (rank, state.share())
             })
             .collect();
         let count = by_member.len();
@@ -307,25 +389,45 @@ impl Standing {
             }
         }
         let used_rank = best(&by_member).unwrap_or(State::RANK_DOWN);
-        let used = |member: &usize| by_member[*member].0 == used_rank;
-        let whole = members().filter(used).filter(|&member| by_member[member].1 >= 100);
-        let ramping = members().filter(used).filter(|&member| by_member[member].1 < 100);
         let is_changing = |member: &usize| {
             let view = view.datacenters.get(&fleet.datacenters[*member].name);
-            view.is_some_and(|view| {
-                let is_between =
-                    matches!(view.state, State::Draining | State::CatchingUp | State::Ramping(_));
-                is_between || (view.suspected && view.state != State::Down)
-            })
+            view.is_some_and(|view| view.state.is_between() || (view.suspected && view.state != State::Down))
         };
-        Self {
+        let mut standing = Self {
             changing: members().filter(is_changing).fold(0, |set, member| set | 1 << member),
+            members: target.members,
             used_rank,
-            whole: whole.fold(0, |set, member| set | 1 << member),
-            ramping: ramping.fold(0, |set, member| set | 1 << member),
+            whole: 0,
+            ramping: 0,
             by_member,
+        };
+        standing.sort();
+        standing
+    }
+
+    /// Who takes all of its clients, and who a share.
+    fn sort(&mut self) {
+        (self.whole, self.ramping) = (0, 0);
+        for (member, &(rank, share)) in self.by_member.iter().enumerate() {
+            if self.members >> member & 1 == 1 && rank == self.used_rank {
+                *(if share >= 100 { &mut self.whole } else { &mut self.ramping }) |= 1 << member;
+            }
         }
     }
+
+    /// Lets each member take at most a share.
+    fn limit(&mut self, shares: &[u8]) {
+        for ((_, share), &limit) in self.by_member.iter_mut().zip(shares) {
+            *share = (*share).min(limit);
+        }
+        self.sort();
+    }
+}
+
+/// Whether an address of a server is not known to be down.
+fn is_up(view: &FleetView, server: &Server, address: &IpAddr) -> bool {
+    let found = view.servers.get(&server.name);
+    !found.is_some_and(|found| found.health == Health::Down || found.down.contains(address))
 }
 
 /// Whether what a class gives will stay: none of those that decide is between two states, and those used are well.
@@ -362,5 +464,7 @@ fn way(class: &Class, standing: &Standing, several: bool) -> Way {
     Way::ByHash
 }
 
+#[cfg(test)]
+mod load_tests;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::client::{self, Client, HashKey};
 use crate::config::{Config, DOOR_ROLE, PlaceOverride, Policy, SteeredName};
+use crate::meter::{Counted, Meter};
 use crate::places::{Place, Places};
 use crate::prefix_table::{PrefixTable, Segment, VALUE_MAX, key};
 use crate::rendezvous;
@@ -77,6 +78,7 @@ pub struct Steering {
     pub(crate) maps: Vec<RankingMap>,
     by_name: HashMap<String, Target>,
     door: Target,
+    pub(crate) meter: Meter,
     private_blocks: Vec<IpNet>,
 }
 
@@ -91,6 +93,7 @@ impl Steering {
             maps: Vec::new(),
             by_name: HashMap::new(),
             door: Target(0),
+            meter: Meter::default(),
             private_blocks: client::private_blocks(&config),
             config: Arc::clone(&config),
             places,
@@ -129,7 +132,22 @@ impl Steering {
                 Target(steering.targets.len() - 1)
             }
         };
+        steering.meter = Meter::new(steering.maps.iter().map(|map| map.classes.len()));
         steering
+    }
+
+    /// What has been counted since this was compiled, by ranking class; classes that nobody came from are left out.
+    pub fn counted(&self, what: Counted) -> BTreeMap<String, u64> {
+        let mut totals = BTreeMap::new();
+        for (number, map) in self.maps.iter().enumerate() {
+            for (class, order) in map.classes.iter().enumerate() {
+                let total = self.meter.total(number, class, what);
+                if total > 0 {
+                    *totals.entry(self.class_name(order)).or_default() += total;
+                }
+            }
+        }
+        totals
     }
 
     /// The config this was compiled from.
@@ -156,6 +174,13 @@ impl Steering {
     /// The target that orders the server list.
     pub fn door(&self) -> Target {
         self.door
+    }
+
+    /// The name of a ranking class, the same on every machine: its order over the datacenters, equals joined by `=`.
+    pub(crate) fn class_name(&self, class: &Class) -> String {
+        let name = |member: &Member| self.config.fleet.datacenters[usize::from(*member)].name.as_str();
+        let tier = |tier: &Vec<Member>| tier.iter().map(name).collect::<Vec<_>>().join("=");
+        class.tiers.iter().map(tier).collect::<Vec<_>>().join(">")
     }
 
     /// The steered name of a target; `None` for the server list without one.

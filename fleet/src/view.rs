@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +12,21 @@ use serde::{Deserialize, Serialize};
 /// ```text
 ///            drain                  empty
 ///  serving ────────▶ draining ───────────────▶ drained
-///   ▲  │ ▲              │ restore                  │ restore
-///   │  │ └──────────────┘                          │
-///   │  └───── lost ─────▶ down                     │
-///   │                      │ back                  │
-///   └── ramping ◀── catching-up ◀──────────────────┘
+///   ▲  │               │                          │
+///   │  │               │ restore                  │ restore
+///   │  └─── lost ─▶ down, from any state          │
+///   │               │  │                          │
+///   │          back │  │                          │
+///   │               ▼  ▼                          │
+///   └── ramping ◀── catching-up ◀─────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Gets its users.
     Serving,
-    /// Being emptied by an operator: no new users.
-    Draining,
+    /// Being emptied by an operator, and still given this percentage of its users.
+    Draining(u8),
     /// Emptied by an operator.
     Drained,
     /// Users cannot get there.
@@ -44,24 +47,49 @@ impl State {
     /// than nowhere: a datacenter that is alive but told to rest before one that is behind, that before a dead one.
     pub(crate) fn rank(self) -> u8 {
         match self {
-            State::Serving | State::Ramping(_) => 0,
-            State::Draining => 1,
+            State::Serving | State::Ramping(_) | State::Draining(1..) => 0,
+            State::Draining(0) => 1,
             State::CatchingUp => 2,
             State::Drained => 3,
             State::Down => Self::RANK_DOWN,
         }
     }
+
+    /// Which percentage of its users it is given, as far as its state goes.
+    pub fn share(self) -> u8 {
+        match self {
+            State::Ramping(percent) | State::Draining(percent @ 1..) => percent.min(100),
+            _ => 100,
+        }
+    }
+
+    /// It is on its way to another state by itself.
+    pub fn is_between(self) -> bool {
+        matches!(self, State::Draining(_) | State::CatchingUp | State::Ramping(_))
+    }
+
+    /// The word alone, without a percentage: for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Serving => "serving",
+            State::Draining(_) => "draining",
+            State::Drained => "drained",
+            State::Down => "down",
+            State::CatchingUp => "catching-up",
+            State::Ramping(_) => "ramping",
+        }
+    }
+
+    /// All words.
+    pub const WORDS: [&str; 6] = ["serving", "draining", "drained", "down", "catching-up", "ramping"];
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            State::Serving => f.write_str("serving"),
-            State::Draining => f.write_str("draining"),
-            State::Drained => f.write_str("drained"),
-            State::Down => f.write_str("down"),
-            State::CatchingUp => f.write_str("catching-up"),
+            State::Draining(percent @ 1..) => write!(f, "draining {percent}%"),
             State::Ramping(percent) => write!(f, "ramping {percent}%"),
+            state => f.write_str(state.word()),
         }
     }
 }
@@ -88,6 +116,36 @@ impl fmt::Display for Health {
     }
 }
 
+/// An operator's word that is in force, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderView {
+    /// The verb, as on the command line.
+    pub verb: String,
+    /// Who gave it.
+    pub by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// How long it was given for, milliseconds; none: until it is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// When, milliseconds of Unix time by the clock of the agent that was told.
+    pub at_unix_ms: u64,
+    /// Safety rules were overridden.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+}
+
+/// How far an observer's word counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObserverView {
+    /// Its agent is heard by the others.
+    pub is_heard: bool,
+    /// Its own eyes are doubted, and why: others decide without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubted: Option<String>,
+}
+
 /// A datacenter in a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatacenterView {
@@ -100,6 +158,30 @@ pub struct DatacenterView {
     pub suspected: bool,
     /// Since when, milliseconds of Unix time by the clock of the agent whose fact decided; 0: since the start.
     pub since_unix_ms: u64,
+    /// The operator's word about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderView>,
+    /// Datacenters whose private link to it is cut: there its data is of unknown age. No reason to move users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_from: Vec<String>,
+    /// It is not to return: it has no say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_forgotten: bool,
+}
+
+impl DatacenterView {
+    /// A state and its reason, nothing more.
+    pub fn new(state: State, why: impl Into<String>) -> Self {
+        Self {
+            state,
+            why: why.into(),
+            suspected: false,
+            since_unix_ms: 0,
+            order: None,
+            cut_from: Vec::new(),
+            is_forgotten: false,
+        }
+    }
 }
 
 /// A server in a view.
@@ -111,6 +193,16 @@ pub struct ServerView {
     pub why: String,
     /// As for a datacenter.
     pub since_unix_ms: u64,
+    /// Those of its addresses that are down while others are up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub down: Vec<IpAddr>,
+}
+
+impl ServerView {
+    /// A health and its reason, nothing more.
+    pub fn new(health: Health, why: impl Into<String>) -> Self {
+        Self { health, why: why.into(), since_unix_ms: 0, down: Vec::new() }
+    }
 }
 
 /// How far each author's log of facts has been heard: datacenter → number of its newest fact.
@@ -150,19 +242,26 @@ pub struct FleetView {
     pub servers: BTreeMap<String, ServerView>,
     /// Everything looks down: more likely our own eyes, so all are used.
     pub fail_open: bool,
+    /// How far each datacenter's word counts, by name.
+    #[serde(default)]
+    pub observers: BTreeMap<String, ObserverView>,
+    /// Automation is off: states stay as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<OrderView>,
+    /// Requests per second at all doors together, by ranking class (see [`Steering::class_name`](crate::Steering)).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, u32>,
+    /// DNS queries per second for steered names at all name servers together, by ranking class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queries: BTreeMap<String, u32>,
 }
 
 impl FleetView {
     /// The view before anything is known: all serve, nobody has said so.
     pub fn unobserved(config: &crate::config::Config) -> Self {
-        let why = "not observed yet";
-        let datacenter = || DatacenterView {
-            state: State::Serving,
-            why: why.to_owned(),
-            suspected: false,
-            since_unix_ms: 0,
-        };
-        let server = || ServerView { health: Health::Unknown, why: why.to_owned(), since_unix_ms: 0 };
+        const WHY: &str = "not observed yet";
+        let datacenter = || DatacenterView::new(State::Serving, WHY);
+        let server = || ServerView::new(Health::Unknown, WHY);
         Self {
             generation: 0,
             frontier: Frontier::default(),
@@ -170,6 +269,10 @@ impl FleetView {
             datacenters: config.fleet.datacenters.iter().map(|d| (d.name.clone(), datacenter())).collect(),
             servers: config.fleet.servers.iter().map(|s| (s.name.clone(), server())).collect(),
             fail_open: false,
+            observers: BTreeMap::new(),
+            paused: None,
+            requests: BTreeMap::new(),
+            queries: BTreeMap::new(),
         }
     }
 
@@ -207,6 +310,10 @@ mod tests {
             datacenters: BTreeMap::new(),
             servers: BTreeMap::new(),
             fail_open: false,
+            observers: BTreeMap::new(),
+            paused: None,
+            requests: BTreeMap::new(),
+            queries: BTreeMap::new(),
         };
         let now = view(&[("seoul", 5), ("frankfurt", 3)], "a");
         assert!(!now.is_superseded_by(&view(&[("seoul", 5), ("frankfurt", 2)], "a")), "less");

@@ -189,9 +189,9 @@ fn host(address: std::net::IpAddr) -> String {
 fn listed_health(state: State, health: Health) -> ListedHealth {
     match (state, health) {
         (State::Down, _) | (_, Health::Down) => ListedHealth::Down,
-        (State::Draining | State::Drained, _) => ListedHealth::Draining,
+        (State::Draining(0) | State::Drained, _) => ListedHealth::Draining,
         (State::CatchingUp, _) => ListedHealth::Degraded,
-        (State::Serving | State::Ramping(_), Health::Up) => ListedHealth::Up,
-        (State::Serving | State::Ramping(_), Health::Unknown) => ListedHealth::Unknown,
+        (State::Serving | State::Ramping(_) | State::Draining(1..), Health::Up) => ListedHealth::Up,
+        (State::Serving | State::Ramping(_) | State::Draining(1..), Health::Unknown) => ListedHealth::Unknown,
     }
 }

@@ -109,6 +109,6 @@ fn class(state: State) -> &'static str {
     match state {
         State::Serving => "serving",
         State::Down => "down",
-        State::Draining | State::Drained | State::CatchingUp | State::Ramping(_) => "between",
+        State::Draining(_) | State::Drained | State::CatchingUp | State::Ramping(_) => "between",
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use daemun_fleet::Client;
+use daemun_fleet::meter::Counted;
+use daemun_fleet::{Client, Placer};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -169,11 +170,19 @@ impl Door {
             return ("refused", response);
         }
         match request.uri().path() {
-            "/" => ("page", self.page()),
+            "/" => {
+                self.count(request, peer);
+                ("page", self.page())
+            }
             "/v1/servers" => ("servers", self.servers(request, peer)),
             "/v1/ping" => ("ping", empty(StatusCode::NO_CONTENT)),
             _ => ("unknown", text(StatusCode::NOT_FOUND, "There is nothing here. Try / or /v1/servers.\n")),
         }
+    }
+
+    fn count<B>(&self, request: &Request<B>, peer: IpAddr) {
+        let state = self.state.load();
+        count(&state.placer, request, &client(&state.placer, request, peer));
     }
 
     fn page(&self) -> Response<Full<Bytes>> {
@@ -190,12 +199,8 @@ impl Door {
 
     fn servers<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
         let state = self.state.load();
-        let trusted = &state.placer.steering().config().gateway.trusted_proxies;
-        // A header that is not text was not written by a proxy: it ends what can be believed.
-        let forwarded =
-            request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
-        let client =
-            Client::address(client_address(peer, forwarded.collect::<Vec<_>>().into_iter(), trusted));
+        let client = client(&state.placer, request, peer);
+        count(&state.placer, request, &client);
         let role = request
             .uri()
             .query()
@@ -215,6 +220,24 @@ impl Door {
         let mut response = json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default());
         set_tag(response.headers_mut(), &tag);
         response
+    }
+}
+
+/// Who asks: the peer, or whom a trusted proxy names.
+fn client<B>(placer: &Placer, request: &Request<B>, peer: IpAddr) -> Client {
+    let trusted = &placer.steering().config().gateway.trusted_proxies;
+    // A header that is not text was not written by a proxy: it ends what can be believed.
+    let forwarded =
+        request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
+    Client::address(client_address(peer, forwarded.collect::<Vec<_>>().into_iter(), trusted))
+}
+
+/// Counts a user's request for its ranking class: capacity is of these. The agents' probes are none.
+fn count<B>(placer: &Placer, request: &Request<B>, client: &Client) {
+    let is_probe = |agent: &HeaderValue| agent.as_bytes().starts_with(b"daemun-probe/");
+    if !request.headers().get(header::USER_AGENT).is_some_and(is_probe) {
+        let door = placer.steering().door();
+        placer.count(door, &placer.choose(door, client), Counted::Request);
     }
 }
 

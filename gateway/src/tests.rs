@@ -50,8 +50,7 @@ fn placer(states: &[(&str, DatacenterState)]) -> Arc<Placer> {
     let mut view = FleetView::unobserved(&config);
     for &(name, state) in states {
         let why = "for the test".to_owned();
-        view.datacenters
-            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
+        view.datacenters.insert(name.to_owned(), DatacenterView::new(state, why));
     }
     Arc::new(Placer::new(Arc::new(steering), Arc::new(view)))
 }

@@ -25,6 +25,8 @@ pub(super) const ADMIN_PORT: u16 = 7480;
 pub(super) const NAME: &str = "www.shop.test";
 /// File name of the config.
 pub(super) const CONFIG: &str = "daemun.toml";
+/// File name of the admin token, the same for all three.
+pub(super) const TOKEN: &str = "admin.token";
 /// File name of the certificate that the lab's name servers show: its own maker, so that clients can be told to trust it.
 pub(super) const CERTIFICATE: &str = "lab.pem";
 /// Directory of the agents' keys: nobody else's is called so.
@@ -95,6 +97,7 @@ pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::R
     let (certificate, key) = certificate(network).context("making the lab's certificate")?;
     fs::write(directory.join(CERTIFICATE), certificate).with_context(writing)?;
     write_secret(&directory.join("lab.key"), &key).with_context(writing)?;
+    write_secret(&directory.join(TOKEN), &crate::admin::token::make()?).with_context(writing)?;
     write_secret(&directory.join("cookie.secrets"), &cookie_secret()?).with_context(writing)?;
     write_keys(directory)?;
     fs::write(directory.join(CONFIG), config(network, dns_port)).with_context(writing)?;
@@ -145,7 +148,7 @@ fn certificate(network: &str) -> Result<(String, String), rcgen::Error> {
 
 fn config(network: &str, dns_port: u16) -> String {
     let mut text = format!(
-        "# The lab's fleet. Written anew by each `daemun lab`; detection is as by default.\n\
+        "# The lab's fleet. Written anew by each `daemun lab`; detection is as by default, the return is shortened.\n\
          version = 1\n\n[fleet]\nname = \"{FLEET}\"\n\n\
          [dns]\nlisten = [\"datacenter:{dns_port}\"]\n\
          tls_listen = [\"datacenter:{DNS_TLS_PORT}\"]\nquic_listen = [\"datacenter:{DNS_TLS_PORT}\"]\n\
@@ -164,6 +167,8 @@ fn config(network: &str, dns_port: u16) -> String {
          [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n\
          ca = \"{KEYS}/ca.pem\" # certificate and key are each datacenter's own: `run --keys`\n"
     );
+    text += "\n[sync.return] # else a minute of calm, a minute a step, one return an hour\n\
+             hold_down = \"3s\"\nhold_down_max = \"30s\"\nramp_step = \"2s\"\ncatch_up = \"1s\"\nper_hour = 3600\n";
     for datacenter in &DATACENTERS {
         let LabDatacenter { name, latitude, longitude, .. } = datacenter;
         let address = datacenter.address(network);

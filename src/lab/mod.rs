@@ -57,6 +57,11 @@ pub(crate) fn config_path() -> PathBuf {
     directory(DEFAULT_NETWORK).join(files::CONFIG)
 }
 
+/// The admin token of the lab at its usual place.
+pub(crate) fn token_path() -> PathBuf {
+    directory(DEFAULT_NETWORK).join(files::TOKEN)
+}
+
 /// Admin URLs of the lab at its usual place.
 pub(crate) fn admin_urls() -> Vec<String> {
     let url =
@@ -147,15 +152,20 @@ fn introduce(processes: &Processes) {
     let program = std::env::args().next().unwrap_or_else(|| "daemun".to_owned());
     let (mut admin, mut config) = (String::new(), String::new());
     if network != DEFAULT_NETWORK || processes.directory() != directory(DEFAULT_NETWORK) {
-        admin = format!(" --admin http://{}:{ADMIN_PORT}", at(seoul));
+        let token = processes.directory().join(files::TOKEN);
+        admin = format!(" --admin http://{}:{ADMIN_PORT} --token-file {}", at(seoul), token.display());
         config = format!(" --config {}", processes.directory().join(files::CONFIG).display());
     }
     println!("Why, and how the fleet is:");
     println!("  {program} explain --name {NAME} --client {}/24{config}{admin}", frankfurt.client);
     println!("  {program} status --watch{admin}");
+    println!("Move a datacenter's users away, first as a dry run; let them back:");
+    println!("  {program} drain frankfurt --over 30s --dry-run{admin}");
+    println!("  {program} restore frankfurt{admin}");
     if let Some(pid) = processes.pid(frankfurt) {
-        println!("Lose a datacenter:");
+        println!("Lose a datacenter; see how it came about:");
         println!("  kill -9 {pid}");
+        println!("  {program} history{admin}");
     }
     println!(
         "\nAgents talk among themselves on port {AGENT_PORT}; admin and metrics are on port {ADMIN_PORT}."

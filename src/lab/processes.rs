@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::files::{
     ADMIN_PORT, AGENT_PORT, CONFIG, DATACENTERS, DNS_HTTPS_PORT, DNS_TLS_PORT, GATEWAY_PORT, LabDatacenter,
-    keys,
+    TOKEN, keys,
 };
 
 /// Pause between two looks at the processes.
@@ -111,6 +111,8 @@ impl Processes {
             .arg(self.directory.join(CONFIG))
             .arg("--data")
             .arg(self.directory.join(datacenter.name))
+            .arg("--admin-token")
+            .arg(self.directory.join(TOKEN))
             .arg("--keys")
             .arg(keys(&self.directory, datacenter))
             .stdin(Stdio::piped())

@@ -18,6 +18,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 const FAILOVER_MAX: Duration = Duration::from_secs(15);
 /// A datacenter that came back gets its users by then.
 const RETURN_MAX: Duration = Duration::from_secs(60);
+/// Blocks of users that are asked for to see a share.
+const BLOCKS: u8 = 100;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -253,21 +255,54 @@ async fn lose(processes: &mut Processes) -> anyhow::Result<()> {
 }
 
 async fn get_back(processes: &mut Processes) -> anyhow::Result<()> {
-    let [_, frankfurt, _] = &DATACENTERS;
+    let [seoul, frankfurt, _] = &DATACENTERS;
     let pid = processes.start(frankfurt)?;
     say("return", &format!("frankfurt is started again, pid {pid}"));
+    let (mut seen, mut steps) = (0, Vec::new());
     let took = until(processes, RETURN_MAX, async |processes| {
+        let share = share_at_home(processes, seoul, frankfurt).await?;
+        ensure!(
+            share >= seen,
+            "{share}% of the users in {} after {seen}%: a ramp never shuffles",
+            frankfurt.country
+        );
+        if share > seen {
+            seen = share;
+            steps.push(share);
+        }
+        ensure!(share == 100, "{share}% of the users in {} are back", frankfurt.country);
         for server in &DATACENTERS {
             sent_to(processes, server, frankfurt, frankfurt).await?;
         }
         Ok(())
     })
     .await?;
-    let country = frankfurt.country;
-    let took = took.as_secs_f64();
+    ensure!(steps.len() > 1, "its users came back all at once: it was to be ramped in");
+    let steps = steps.iter().map(|share| format!("{share}%")).collect::<Vec<_>>().join(", ");
+    let (country, took) = (frankfurt.country, took.as_secs_f64());
+    say(
+        "return",
+        &format!("after calm, and once its data is there, {steps} of the users in {country} are sent there"),
+    );
     say(
         "return",
         &format!("{took:.2} s later all three name servers send the user in {country} to frankfurt again"),
     );
     Ok(())
+}
+
+/// Which percentage of the users near a datacenter a name server sends there, of some blocks asked for.
+async fn share_at_home(
+    processes: &Processes,
+    server: &LabDatacenter,
+    home: &LabDatacenter,
+) -> anyhow::Result<usize> {
+    let [a, b, ..] = home.client.octets();
+    let mut at_home = 0;
+    for block in 0..BLOCKS {
+        let client = std::net::Ipv4Addr::new(a, b, block, 0);
+        let answer = observe::resolve(processes.at(server, processes.dns_port()), NAME, client).await?;
+        at_home += usize::from(answer.first().is_some_and(|address| whose(processes, *address) == home.name));
+    }
+    Ok(100 * at_home / usize::from(BLOCKS))
 }

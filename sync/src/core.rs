@@ -1,203 +1,298 @@
-//! The agent without its shell: outcomes of probes and what peers said go in; facts and the view come out.
+//! The agent without its shell: outcomes of probes, answers of peers and operators' words go in; probes to send, questions
+//! to ask, facts and the view come out. `run` drives it, and so does the simulator.
 //!
 //! It is driven by level, not by edge: after each input, `settle` compares what this agent now thinks with
 //! what its own facts say, and writes the difference. So it does not matter what was lost, or which disk: whoever
 //! comes back writes what is missing.
 
+mod messages;
+mod settle;
+mod watch;
+
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemun_fleet::config::{Check, DATACENTERS_MAX, Probe};
+use daemun_fleet::config::DATACENTERS_MAX;
+use daemun_fleet::view::Frontier;
 use daemun_fleet::{Config, FleetView};
-use serde::{Deserialize, Serialize};
 
-use crate::facts::{Batch, Body, Facts};
-use crate::health::{Health, Outcome, Verdict};
-use crate::judge::judge;
-
-/// A link that failed for so long makes its peer count as silent: three long polls.
-const SILENCE: Duration = Duration::from_secs(3);
+use crate::admission::Admission;
+use crate::facts::{Batch, Body, Fact, Facts};
+use crate::gate::{Gate, PeersReachable};
+use crate::history::{Event, changes};
+use crate::judge::{Judgement, judge};
+use crate::orders::{Left, Timers};
+use crate::pull::{Journal as _, Puller, SILENCE};
+use crate::rates::Rates;
+pub use messages::{Answer, Input, Kept, LinkStatus, Moment, Output};
+use watch::Watches;
 
 /// The most authors whose facts are kept: those of the config, and some that it does not know (yet, or any more).
 const AUTHORS_MAX: usize = 2 * DATACENTERS_MAX;
 /// After a restart an agent says nothing until its own eyes have seen every server, or this long: its last words may be
 /// old, and whatever it writes would make them count again.
 const WARM_UP: Duration = Duration::from_secs(5);
+/// What another process saw longer ago says nothing of now.
+const GLIMPSE_MAX: Duration = Duration::from_secs(3);
+/// Something is to be handed in at least this often, if only a [`Input::Tick`]: timers are looked at then.
+pub const TICK: Duration = Duration::from_millis(100);
+/// No author numbers so far within the life of the Earth's seas; a number above it was made up.
+const NUMBER_MAX: u64 = 1 << 53;
+/// The first of January 2026, milliseconds of Unix time: a life is numbered from the milliseconds since. An agent writes
+/// far less than a fact a millisecond, so a later life begins above all numbers of the earlier ones.
+const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
 
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A probe of a server ended.
-    Probed {
-        /// Name of the server.
-        server: String,
-        /// Its result.
-        outcome: Outcome,
-    },
-    /// A peer answered.
-    Pulled {
-        /// The peer.
-        peer: String,
-        /// What it gave.
-        batch: Batch,
-        /// Digest of its config.
-        config_digest: String,
-    },
-    /// A peer did not answer.
-    PullFailed {
-        /// The peer.
-        peer: String,
-        /// What went wrong.
-        why: String,
-    },
-}
-
-/// The private link to a peer.
-#[derive(Clone, Debug)]
-struct Link {
-    heard_at: Duration,
-    failure: Option<String>,
-    is_down: bool,
-    /// The peer has been called silent in this outage. Once is enough: if it refutes that by a way around, it is alive.
-    is_called: bool,
-    config_digest: Option<String>,
-}
-
-/// A link, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkStatus {
-    /// The peer.
-    pub peer: String,
-    /// It answers.
-    pub is_up: bool,
-    /// What the last failure said, while it fails.
-    pub failure: Option<String>,
-    /// Digest of the peer's config, once heard.
-    pub config_digest: Option<String>,
-}
+/// How facts become a view: [`judge`], but for tests of the tests.
+pub type Fold = fn(&Config, &Facts) -> Judgement;
 
 /// The agent's state.
 #[derive(Debug)]
 pub struct Core {
     me: String,
     config: Arc<Config>,
+    fold: Fold,
     facts: Facts,
-    health: BTreeMap<String, Health>,
-    links: BTreeMap<String, Link>,
+    watches: Watches,
+    pullers: BTreeMap<String, Puller>,
+    /// How far each peer has heard.
+    heard_by: BTreeMap<String, Frontier>,
+    admissions: BTreeMap<String, Admission>,
+    timers: Timers,
+    gate: Box<dyn Gate>,
+    rates: Rates,
+    judgement: Judgement,
     view: Arc<FleetView>,
+    events: Vec<Event>,
     /// Until when it says nothing; `None`: its new life has begun.
     warming_up_until: Option<Duration>,
+    /// The highest number that anyone knows of our facts.
+    others_know: u64,
+    /// When what is thought was last compared with what is said.
+    settled_at: Duration,
+    /// Nothing is left to write, and time alone changes nothing.
+    is_at_rest: bool,
     /// When the last input came: a long gap means that we slept (a stopped process, a suspended machine).
     last_input_at: Duration,
 }
 
-/// The first of January 2026, milliseconds of Unix time: a life is numbered from the milliseconds since. An agent writes
-/// far less than a fact a millisecond, so a later life begins above all numbers of the earlier ones.
-const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
-
 impl Core {
-    /// An agent of datacenter `me` that goes on from `facts`, which it had before it stopped.
-    pub fn new(me: &str, config: Arc<Config>, facts: Facts, now: Duration) -> Self {
-        let view = Arc::new(judge(&config, &facts));
-        let has_last_words = facts.head(me) > 0;
+    /// An agent of datacenter `me` that goes on from what it had before it stopped.
+    pub fn new(me: &str, config: Arc<Config>, kept: Kept, moment: Moment) -> Self {
+        Self::with_fold(me, config, kept, moment, judge)
+    }
+
+    /// The same, with another fold: to show that a checker finds a wrong one.
+    pub fn with_fold(me: &str, config: Arc<Config>, kept: Kept, moment: Moment, fold: Fold) -> Self {
+        let mut facts = Facts::default();
+        facts.merge(&kept.batch);
+        let judgement = fold(&config, &facts);
         let mut core = Self {
             me: me.to_owned(),
+            fold,
+            watches: Watches::default(),
+            pullers: BTreeMap::new(),
+            heard_by: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            timers: Timers::default(),
+            gate: Box::new(PeersReachable { needed: config.sync.comeback.catch_up }),
+            rates: Rates::default(),
+            view: Arc::new(judgement.view.clone()),
+            judgement,
+            events: Vec::new(),
+            // Without last words of its own too: the peers have them, and they count until it speaks.
+            warming_up_until: Some(moment.now + WARM_UP),
+            others_know: 0,
+            settled_at: moment.now,
+            is_at_rest: false,
+            last_input_at: moment.now,
             config: Arc::clone(&config),
             facts,
-            health: BTreeMap::new(),
-            links: BTreeMap::new(),
-            view,
-            warming_up_until: Some(if has_last_words { now + WARM_UP } else { now }),
-            last_input_at: now,
         };
-        core.set_config(config, now);
+        core.hear_orders(moment.now);
+        let away = moment.unix_ms.saturating_sub(kept.at_unix_ms);
+        let left = kept.left.into_iter().map(|left| Left { ms: left.ms.saturating_sub(away), ..left });
+        core.timers.resume_left(&left.collect::<Vec<_>>(), moment.now);
+        core.set_config(config, moment);
         core
     }
 
-    /// Goes on under another config: what is known of servers and peers that stay is kept.
-    pub fn set_config(&mut self, config: Arc<Config>, now: Duration) -> bool {
-        let checked = config.fleet.servers.iter().filter(|server| server.check != Check::None);
-        let resumed = |name: &str| {
+    /// Goes on under another config: what is known of servers and peers that stay is kept, probes of those that are gone
+    /// stop.
+    pub fn set_config(&mut self, config: Arc<Config>, moment: Moment) -> bool {
+        let resumed = |server: &str, address: IpAddr| {
             // What we said last is where we go on: a restart is no reason to doubt a server.
-            Health::resume(self.facts.vote(&self.me, name).map(|(verdict, _)| verdict))
+            self.facts.vote(&self.me, server, address).map(|(verdict, _)| verdict).unwrap_or_default()
         };
-        self.health = checked
-            .map(|server| {
-                let known = self.health.get(&server.name).cloned();
-                (server.name.clone(), known.unwrap_or_else(|| resumed(&server.name)))
-            })
-            .collect();
-        let new =
-            || Link { heard_at: now, failure: None, is_down: false, is_called: false, config_digest: None };
+        self.watches.set_config(&self.me, &config, moment.now, resumed);
+        let is_gone = |fact: &Fact| match &fact.body {
+            Body::Vote { server, address, .. } => !self.watches.has(server, *address),
+            _ => false,
+        };
+        if self.warming_up_until.is_none() && self.facts.of(&self.me).any(is_gone) {
+            // What was said of servers that are gone is taken back by a new life.
+            self.warming_up_until = Some(moment.now);
+        }
         let peers = config.fleet.datacenters.iter().filter(|datacenter| datacenter.name != self.me);
-        self.links = peers
-            .map(|peer| (peer.name.clone(), self.links.get(&peer.name).cloned().unwrap_or_else(new)))
-            .collect();
+        let puller = |name: &str| self.pullers.get(name).cloned().unwrap_or_else(|| Puller::new(moment.now));
+        self.pullers = peers.map(|peer| (peer.name.clone(), puller(&peer.name))).collect();
+        self.admissions.retain(|name, _| config.fleet.datacenter(name).is_some());
+        self.gate = Box::new(PeersReachable { needed: config.sync.comeback.catch_up });
         self.config = config;
-        self.publish()
+        self.is_at_rest = false;
+        self.judgement = (self.fold)(&self.config, &self.facts);
+        self.publish(moment)
     }
 
-    /// Takes in what happened at `now`; true when the facts, and with them the view, have changed.
-    pub fn handle(&mut self, now: Duration, unix_ms: u64, input: Input) -> bool {
-        let before = self.facts.frontier();
+    /// Takes in what happened; true when the view has changed.
+    pub fn handle(&mut self, moment: Moment, input: Input) -> bool {
         let probe = &self.config.sync.probe;
-        let sleep = SILENCE.max(probe.interval * 2 + probe.timeout); // inputs come at least as often as probes end
-        if now.saturating_sub(self.last_input_at) >= sleep {
-            self.wake_up(now);
+        let sleep = SILENCE.max(probe.interval * 2 + probe.timeout); // inputs come at least as often as ticks
+        if moment.now.saturating_sub(self.last_input_at) >= sleep {
+            self.wake_up(moment.now);
         }
-        self.last_input_at = now;
-        match input {
-            Input::Probed { server, outcome } => {
-                if let Some(health) = self.health.get_mut(&server) {
-                    health.observe(&self.config.sync.probe, outcome);
-                }
-            }
-            Input::Pulled { peer, batch, config_digest } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    *link = Link {
-                        heard_at: now,
-                        failure: None,
-                        is_down: false,
-                        is_called: false,
-                        config_digest: Some(config_digest),
-                    };
-                }
-                let known_of_us = batch.frontier.of(&self.me);
-                if known_of_us > self.facts.head(&self.me) {
-                    // From a life whose clock was ahead of ours: begin again above it.
-                    self.facts.begin_life(&self.me, known_of_us + 1, unix_ms);
-                }
-                self.facts.merge(&self.acceptable(batch));
-            }
-            Input::PullFailed { peer, why } => {
-                self.pull_failed(&peer, why, now);
-            }
+        self.last_input_at = moment.now;
+        let (is_news, mut facts_moved) = self.take(moment, input);
+        self.is_at_rest &= !is_news && !facts_moved;
+        // Most inputs change nothing, and then there is nothing to compare.
+        if self.is_at_rest && self.stays_at_rest(moment.now) {
+            return false;
         }
-        self.settle(now, unix_ms);
-        self.facts.frontier() != before && self.publish()
+        // What only time moves is looked at as often as there are ticks, however much else comes in.
+        if !is_news && !facts_moved && moment.now.saturating_sub(self.settled_at) < TICK {
+            return false;
+        }
+        self.settled_at = moment.now;
+        facts_moved |= self.settle(moment);
+        facts_moved && self.publish(moment)
     }
 
-    fn pull_failed(&mut self, peer: &str, why: String, now: Duration) {
-        let Some(link) = self.links.get_mut(peer) else { return };
-        link.failure = Some(why);
-        if !link.is_down && now.saturating_sub(link.heard_at) >= SILENCE {
-            link.is_down = true;
-            // Whoever refuted being silent did so by way of another: with each way that is lost, ask again.
-            for link in self.links.values_mut().filter(|link| link.is_down) {
-                link.is_called = false;
+    /// Whether an input was news, of whatever kind, and whether it brought facts.
+    fn take(&mut self, moment: Moment, input: Input) -> (bool, bool) {
+        match input {
+            Input::Tick => (false, false),
+            // By another's eyes that failed we look ourselves: this agent alone decides.
+            Input::Glimpsed { server, address, old, outcome: Err(_) } => {
+                if old <= GLIMPSE_MAX {
+                    self.watches.hasten(&server, address, moment.now);
+                }
+                (false, false)
+            }
+            Input::Glimpsed { old, .. } if old > GLIMPSE_MAX => (false, false),
+            Input::Probed { server, address, old, outcome }
+            | Input::Glimpsed { server, address, old, outcome } => {
+                let probe = &self.config.sync.probe;
+                (self.watches.observe(probe, &server, address, moment.now, old, outcome), false)
+            }
+            Input::Eye { node } => {
+                self.watches.see_eye(&node, moment.now);
+                (false, false)
+            }
+            Input::Measured { node, measured } => {
+                self.rates.take(moment.now, &node, measured);
+                (true, false)
+            }
+            Input::Answered { peer, number, answer } => {
+                let puller = self.pullers.get_mut(&peer);
+                // What lay in a buffer while we slept may speak of words that are over: the next answer is as good.
+                if !puller.is_some_and(|puller| puller.answered(moment.now, number, &answer.greeting)) {
+                    return (false, false);
+                }
+                let has_left = !answer.left.is_empty();
+                (has_left, self.learn(moment, answer))
+            }
+            Input::Failed { peer, number, why } => {
+                if let Some(puller) = self.pullers.get_mut(&peer) {
+                    puller.failed(moment.now, number, why);
+                }
+                (false, false)
+            }
+            Input::Asked { peer, after } => {
+                if self.pullers.contains_key(&peer) {
+                    self.others_know = self.others_know.max(after.of(&self.me).min(NUMBER_MAX));
+                    self.heard_by.insert(peer, after);
+                }
+                (false, false)
+            }
+            Input::Order(order) => (self.timers.hear(&order, moment.now), false),
+        }
+    }
+
+    /// True when there were facts that were not known.
+    fn learn(&mut self, moment: Moment, answer: Answer) -> bool {
+        let known_of_us = answer.batch.frontier.of(&self.me).min(NUMBER_MAX);
+        self.others_know = self.others_know.max(known_of_us);
+        let begins_again = self.warming_up_until.is_none() && known_of_us > self.facts.head(&self.me);
+        if begins_again {
+            // From a life whose clock was ahead of ours: begin again above it.
+            self.facts.begin_life(&self.me, known_of_us + 1, moment.unix_ms);
+        }
+        let batch = self.acceptable(answer.batch);
+        let is_news = self.facts.merge(&batch);
+        if is_news {
+            self.hear_orders(moment.now);
+        }
+        self.timers.hear_left(&answer.left, moment.now);
+        begins_again || is_news
+    }
+
+    /// Takes the operators' words from the facts of the fleet's datacenters.
+    fn hear_orders(&mut self, now: Duration) {
+        for datacenter in &self.config.fleet.datacenters {
+            for fact in self.facts.of(&datacenter.name) {
+                if let Body::Order(order) = &fact.body {
+                    self.timers.hear(order, now);
+                }
             }
         }
+    }
+
+    /// What is to be done now.
+    pub fn poll(&mut self, moment: Moment) -> Vec<Output> {
+        let mut outputs: Vec<Output> = self
+            .watches
+            .due(&self.config.sync.probe, moment.now)
+            .into_iter()
+            .map(|(server, address)| Output::Probe { server, address })
+            .collect();
+        for (peer, puller) in &mut self.pullers {
+            if let Some(ask) = puller.poll(moment.now, moment.unix_ms, || self.facts.frontier()) {
+                outputs.push(Output::Ask { peer: peer.clone(), ask });
+            }
+        }
+        outputs
+    }
+
+    /// When [`poll`](Self::poll) next has something, at the latest.
+    pub fn wake_at(&self) -> Duration {
+        let pulls = self.pullers.values().map(Puller::wake_at);
+        pulls.chain(self.watches.due_at()).min().unwrap_or(Duration::MAX)
+    }
+
+    /// The answer to a peer's question, if there is news for it: sent now, to a question that came at `received_unix_ms`.
+    /// `None`: it may be held.
+    pub fn answer(&self, after: &Frontier) -> Option<(Batch, Vec<Left>)> {
+        (!after.covers(&self.facts.frontier())).then(|| self.answer_anyway(after))
+    }
+
+    /// The same when it may be held no longer.
+    pub fn answer_anyway(&self, after: &Frontier) -> (Batch, Vec<Left>) {
+        (self.facts.after(after), self.timers.left(self.last_input_at))
+    }
+
+    /// What to keep on disk.
+    pub fn kept(&self, moment: Moment) -> Kept {
+        let (batch, left) = (self.facts.after(&Frontier::default()), self.timers.left(moment.now));
+        Kept { batch, left, at_unix_ms: moment.unix_ms }
     }
 
     /// After a sleep of our own: what we last saw is old, and that nobody was heard says nothing of them.
     fn wake_up(&mut self, now: Duration) {
-        for link in self.links.values_mut().filter(|link| !link.is_down) {
-            link.heard_at = now;
+        for puller in self.pullers.values_mut() {
+            puller.wake_up(now);
         }
-        for health in self.health.values_mut() {
-            *health = Health::resume(health.verdict());
-        }
+        self.watches.wake_up(now);
         if self.warming_up_until.is_none() && self.facts.head(&self.me) > 0 {
             self.warming_up_until = Some(now + WARM_UP);
         }
@@ -206,56 +301,36 @@ impl Core {
     /// What others say of others: nobody tells us what we said. Authors that the config does not know are kept, or
     /// agents of two configs would never be done telling each other; the fold does not listen to them.
     fn acceptable(&self, mut batch: Batch) -> Batch {
-        let mut room = AUTHORS_MAX.saturating_sub(self.facts.frontier().0.len());
+        let is_silent = self.warming_up_until.is_some();
+        let mut room = AUTHORS_MAX.saturating_sub(self.facts.authors().count());
         let mut is_kept = |author: &str| {
             let is_known = self.facts.head(author) > 0 || self.config.fleet.datacenter(author).is_some();
             let is_new = !is_known && room > 0;
             room -= usize::from(is_new);
-            author != self.me && (is_known || is_new)
+            // Nobody tells us what we said; but before we speak again, others may know our last words better than our disk.
+            (author != self.me || is_silent) && (is_known || is_new)
         };
-        batch.frontier.0.retain(|author, _| is_kept(author));
+        batch.frontier.0.retain(|author, number| *number <= NUMBER_MAX && is_kept(author));
         let Batch { frontier, facts, .. } = &mut batch;
-        facts.retain(|fact| frontier.0.contains_key(&fact.author));
+        let is_possible = |fact: &Fact| match &fact.body {
+            // Who could not have heard that much would silence the other for good.
+            Body::Link { peer, heard, .. } => *heard <= frontier.of(peer).max(self.facts.head(peer)),
+            _ => true,
+        };
+        facts.retain(|fact| frontier.0.contains_key(&fact.author) && is_possible(fact));
         batch
     }
 
-    /// Writes the difference between what we think and what our facts say.
-    fn settle(&mut self, now: Duration, unix_ms: u64) {
-        if let Some(until) = self.warming_up_until {
-            if now < until && !self.health.values().all(Health::is_fresh) {
-                return;
-            }
-            self.warming_up_until = None;
-            let clock = unix_ms.saturating_sub(EPOCH_UNIX_MS);
-            self.facts.begin_life(&self.me, clock, unix_ms);
+    fn publish(&mut self, moment: Moment) -> bool {
+        if self.facts_moved() {
+            self.judgement = (self.fold)(&self.config, &self.facts);
         }
-        for (server, health) in &self.health {
-            let Some(verdict) = health.verdict() else { continue };
-            if self.facts.vote(&self.me, server).is_none_or(|(said, _)| said != verdict) {
-                let why = match verdict {
-                    Verdict::Up => "answers".to_owned(),
-                    Verdict::Down => health.last_failure().to_owned(),
-                };
-                self.facts.append(&self.me, unix_ms, Body::Vote { server: server.clone(), verdict, why });
-            }
+        let changed = self.judgement.view != *self.view;
+        if changed {
+            let view = Arc::new(self.judgement.view.clone());
+            self.events.extend(changes(&self.view, &view, moment.unix_ms));
+            self.view = view;
         }
-        for (peer, link) in &mut self.links {
-            if link.is_down && !link.is_called {
-                link.is_called = true;
-                let number = self.facts.head(peer);
-                let why = link.failure.clone().unwrap_or_default();
-                self.facts.append(&self.me, unix_ms, Body::Silent { author: peer.clone(), number, why });
-            }
-        }
-        if self.facts.is_called_silent(&self.me) {
-            self.facts.append(&self.me, unix_ms, Body::Here);
-        }
-    }
-
-    fn publish(&mut self) -> bool {
-        let view = judge(&self.config, &self.facts);
-        let changed = view != *self.view;
-        self.view = Arc::new(view);
         changed
     }
 
@@ -264,9 +339,29 @@ impl Core {
         &self.view
     }
 
+    /// What changed in the view since this was last asked.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     /// All facts heard.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Whether an address of a server is looked at.
+    pub fn looks_at(&self, server: &str, address: IpAddr) -> bool {
+        self.watches.has(server, address)
+    }
+
+    /// The fold in use.
+    pub fn fold(&self) -> Fold {
+        self.fold
+    }
+
+    /// The operators' words known.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// The config in force.
@@ -274,25 +369,34 @@ impl Core {
         &self.config
     }
 
-    /// Time from the start of one probe of a server to the start of the next.
-    pub fn probe_gap(&self, server: &str, probe: &Probe) -> Duration {
-        self.health.get(server).map_or(probe.interval, |health| health.gap(probe))
+    /// Name of the datacenter.
+    pub fn me(&self) -> &str {
+        &self.me
     }
 
-    /// Whether the last outcome makes the next probe of a server due now.
-    pub fn begins_burst(&self, server: &str) -> bool {
-        self.health.get(server).is_some_and(Health::begins_burst)
+    /// How many processes of this datacenter look, this one included: a name server that looks too takes its share of the
+    /// probes, it does not add to them.
+    pub fn eyes(&self) -> u32 {
+        self.watches.eyes()
     }
 
     /// The links to the peers.
     pub fn links(&self) -> Vec<LinkStatus> {
-        let status = |(peer, link): (&String, &Link)| LinkStatus {
-            peer: peer.clone(),
-            is_up: link.failure.is_none() && link.config_digest.is_some(),
-            failure: link.failure.clone(),
-            config_digest: link.config_digest.clone(),
+        let status = |(peer, puller): (&String, &Puller)| {
+            let estimate = puller.skew().estimate();
+            let heard = self.heard_by.get(peer).map_or(0, |frontier| frontier.of(&self.me));
+            LinkStatus {
+                peer: peer.clone(),
+                is_up: puller.failure().is_none() && puller.config_digest().is_some(),
+                failure: puller.failure().map(ToOwned::to_owned),
+                config_digest: puller.config_digest().map(ToOwned::to_owned),
+                clock_ahead_ms: estimate.map(|estimate| estimate.ahead_ms),
+                clock_error_ms: estimate.map(|estimate| estimate.error_ms),
+                is_clock_off: puller.skew().is_over(self.config.sync.clock_skew_max),
+                has_heard_us: heard >= self.facts.head(&self.me),
+            }
         };
-        self.links.iter().map(status).collect()
+        self.pullers.iter().map(status).collect()
     }
 }
 

@@ -10,11 +10,15 @@
 //! Pure: no disk, no network. [`Facts::after`] gives what a peer lacks, [`Facts::merge`] takes what a peer gave.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use daemun_fleet::view::Frontier;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admitted;
 use crate::health::Verdict;
+use crate::orders::{About, Order};
+use crate::pull::Journal;
 
 /// One numbered entry of its author's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,34 +37,81 @@ pub struct Fact {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Body {
-    /// How the author sees a server.
+    /// How the author sees one address of a server.
     Vote {
         /// Name of the server.
         server: String,
-        /// Up or down.
+        /// The address.
+        address: IpAddr,
+        /// Up or down, or unknown: it is no longer looked at.
         verdict: Verdict,
+        /// Down by so long a burst that one observer may decide alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_sure: bool,
         /// What the probes said.
         why: String,
     },
-    /// The author hears nothing from another since that one's fact `number`. Any later fact of the other refutes it.
-    Silent {
+    /// The author's private link to another. Who is called cut off is also called *silent*, until a fact of its own with a
+    /// number above `heard` refutes that.
+    Link {
         /// The other.
-        author: String,
+        peer: String,
+        /// Whether it answers.
+        is_up: bool,
         /// Its newest fact known when this was written.
-        number: u64,
+        heard: u64,
         /// What the link said.
         why: String,
     },
     /// I am here: the first word of a life, and what refutes being called silent.
     Here,
+    /// How far the author would let a datacenter's users back in.
+    Admission {
+        /// The datacenter.
+        datacenter: String,
+        /// How far.
+        admitted: Admitted,
+    },
+    /// Whether the author itself has the data that the others had when its return number `episode` began.
+    CaughtUp {
+        /// The return.
+        episode: u64,
+        /// Whether it has.
+        is_so: bool,
+        /// What it waits for.
+        why: String,
+    },
+    /// An operator's word. Every agent that hears it writes it in its own log too, so that it outlives any of them.
+    Order(Order),
+    /// How far a datacenter has been drained.
+    Drained {
+        /// The datacenter.
+        datacenter: String,
+        /// Revision of the order to drain it.
+        revision: u64,
+        /// The percentage of its users that it still gets; `None`: it is empty.
+        percent: Option<u8>,
+    },
+    /// What the author's datacenter measured, a second, by ranking class.
+    Rates {
+        /// Requests at its doors.
+        requests: BTreeMap<String, u32>,
+        /// Queries for steered names at its name servers.
+        queries: BTreeMap<String, u32>,
+    },
 }
 
 impl Body {
     fn subject(&self) -> Subject {
         match self {
-            Body::Vote { server, .. } => Subject::Server(server.clone()),
-            Body::Silent { author, .. } => Subject::Author(author.clone()),
+            Body::Vote { server, address, .. } => Subject::Server(server.clone(), *address),
+            Body::Link { peer, .. } => Subject::Link(peer.clone()),
             Body::Here => Subject::Oneself,
+            Body::Admission { datacenter, .. } => Subject::Admission(datacenter.clone()),
+            Body::CaughtUp { .. } => Subject::CaughtUp,
+            Body::Order(order) => Subject::Order(order.about.clone()),
+            Body::Drained { datacenter, .. } => Subject::Drained(datacenter.clone()),
+            Body::Rates { .. } => Subject::Rates,
         }
     }
 }
@@ -68,9 +119,14 @@ impl Body {
 /// What a fact is about: a newer fact of the same author on it replaces the older.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    Server(String),
-    Author(String),
+    Server(String, IpAddr),
+    Link(String),
     Oneself,
+    Admission(String),
+    CaughtUp,
+    Order(About),
+    Drained(String),
+    Rates,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +147,9 @@ pub struct Facts {
 /// Facts on their way: to a peer or to the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
+    /// What the receiver must know already: the rest is not repeated.
+    #[serde(default)]
+    pub after: Frontier,
     /// How far the sender has heard each author.
     pub frontier: Frontier,
     /// First number of the life that each author is in.
@@ -100,15 +159,59 @@ pub struct Batch {
     pub facts: Vec<Fact>,
 }
 
-impl Facts {
-    /// How far each author has been heard.
-    pub fn frontier(&self) -> Frontier {
+impl Journal for Facts {
+    type Batch = Batch;
+
+    fn frontier(&self) -> Frontier {
         Frontier(self.authors.iter().map(|(author, log)| (author.clone(), log.head)).collect())
     }
 
+    /// All facts in force that one who has heard `frontier` lacks.
+    fn after(&self, frontier: &Frontier) -> Batch {
+        let lacking = |(author, log): (&String, &AuthorLog)| {
+            let heard = frontier.of(author);
+            log.latest.values().filter(move |fact| fact.number > heard).cloned().collect::<Vec<_>>()
+        };
+        Batch {
+            after: frontier.clone(),
+            frontier: self.frontier(),
+            births: self.authors.iter().map(|(author, log)| (author.clone(), log.birth)).collect(),
+            facts: self.authors.iter().flat_map(lacking).collect(),
+        }
+    }
+
+    fn merge(&mut self, batch: &Batch) -> bool {
+        let mut news = false;
+        for (author, &head) in &batch.frontier.0 {
+            // Nothing new; or it builds on what is not known here: an answer that was meant for another life.
+            if head <= self.head(author) || self.head(author) < batch.after.of(author) {
+                continue;
+            }
+            let log = self.authors.entry(author.clone()).or_default();
+            log.birth = log.birth.max(batch.births.get(author).copied().unwrap_or(0));
+            log.latest.retain(|_, fact| fact.number >= log.birth);
+            for fact in batch.facts.iter().filter(|fact| fact.author == *author && fact.number <= head) {
+                let subject = fact.body.subject();
+                if log.latest.get(&subject).is_none_or(|known| known.number < fact.number) {
+                    log.latest.insert(subject, fact.clone());
+                }
+            }
+            log.head = head;
+            news = true;
+        }
+        news
+    }
+}
+
+impl Facts {
     /// Number of an author's newest fact.
     pub fn head(&self, author: &str) -> u64 {
         self.authors.get(author).map_or(0, |log| log.head)
+    }
+
+    /// Names of all authors, known to the config or not.
+    pub fn authors(&self) -> impl Iterator<Item = &str> {
+        self.authors.keys().map(String::as_str)
     }
 
     /// Begins a new life of one's own: what one said before is forgotten. Its first fact is [`Body::Here`], with a number
@@ -127,41 +230,14 @@ impl Facts {
         log.latest.insert(fact.body.subject(), fact);
     }
 
-    /// All facts in force that one who has heard `frontier` lacks.
-    pub fn after(&self, frontier: &Frontier) -> Batch {
-        let lacking = |(author, log): (&String, &AuthorLog)| {
-            let heard = frontier.of(author);
-            log.latest.values().filter(move |fact| fact.number > heard).cloned().collect::<Vec<_>>()
-        };
-        Batch {
-            frontier: self.frontier(),
-            births: self.authors.iter().map(|(author, log)| (author.clone(), log.birth)).collect(),
-            facts: self.authors.iter().flat_map(lacking).collect(),
+    /// Appends a fact of one's own unless it is in force already; true if it was not.
+    pub fn state(&mut self, author: &str, at_unix_ms: u64, body: Body) -> bool {
+        let said = self.authors.get(author).and_then(|log| log.latest.get(&body.subject()));
+        let is_news = said.is_none_or(|said| said.body != body);
+        if is_news {
+            self.append(author, at_unix_ms, body);
         }
-    }
-
-    /// Takes in what a peer gave, asked for with our frontier at that time: true when anything was new.
-    ///
-    /// A batch is a whole: it carries everything up to its frontier, so the heads move with it.
-    pub fn merge(&mut self, batch: &Batch) -> bool {
-        let mut news = false;
-        for (author, &head) in &batch.frontier.0 {
-            let log = self.authors.entry(author.clone()).or_default();
-            if head <= log.head {
-                continue;
-            }
-            log.birth = log.birth.max(batch.births.get(author).copied().unwrap_or(0));
-            log.latest.retain(|_, fact| fact.number >= log.birth);
-            for fact in batch.facts.iter().filter(|fact| fact.author == *author && fact.number <= head) {
-                let subject = fact.body.subject();
-                if log.latest.get(&subject).is_none_or(|known| known.number < fact.number) {
-                    log.latest.insert(subject, fact.clone());
-                }
-            }
-            log.head = head;
-            news = true;
-        }
-        news
+        is_news
     }
 
     /// Facts in force of one author.
@@ -169,28 +245,81 @@ impl Facts {
         self.authors.get(author).into_iter().flat_map(|log| log.latest.values())
     }
 
-    /// An author's vote on a server, and the fact that holds it.
-    pub fn vote(&self, author: &str, server: &str) -> Option<(Verdict, &Fact)> {
-        let fact = self.authors.get(author)?.latest.get(&Subject::Server(server.to_owned()))?;
+    fn on(&self, author: &str, subject: &Subject) -> Option<&Fact> {
+        self.authors.get(author)?.latest.get(subject)
+    }
+
+    /// An author's vote on an address of a server, and the fact that holds it.
+    pub fn vote(&self, author: &str, server: &str, address: IpAddr) -> Option<(Verdict, &Fact)> {
+        let fact = self.on(author, &Subject::Server(server.to_owned(), address))?;
         match &fact.body {
             Body::Vote { verdict, .. } => Some((*verdict, fact)),
-            Body::Silent { .. } | Body::Here => None,
+            _ => None,
         }
     }
 
-    /// Whether anyone says, without having been refuted, that `author` is silent.
-    pub fn is_called_silent(&self, author: &str) -> bool {
-        self.authors.keys().any(|other| other != author && self.is_called_silent_by(author, other))
+    /// Whether a vote for down is by so long a burst that one observer may decide alone.
+    pub fn is_sure(fact: &Fact) -> bool {
+        matches!(fact.body, Body::Vote { is_sure: true, .. })
     }
 
-    /// Whether `other` says so.
+    /// How far an author would let a datacenter's users back in.
+    pub fn admission(&self, author: &str, datacenter: &str) -> Option<(&Admitted, &Fact)> {
+        let fact = self.on(author, &Subject::Admission(datacenter.to_owned()))?;
+        match &fact.body {
+            Body::Admission { admitted, .. } => Some((admitted, fact)),
+            _ => None,
+        }
+    }
+
+    /// What a datacenter says of its own data: for which return, whether it has it, and what it waits for.
+    pub fn caught_up(&self, author: &str) -> Option<(u64, bool, &str)> {
+        match &self.on(author, &Subject::CaughtUp)?.body {
+            Body::CaughtUp { episode, is_so, why } => Some((*episode, *is_so, why)),
+            _ => None,
+        }
+    }
+
+    /// An author's newest word of an operator about something.
+    pub fn order(&self, author: &str, about: &About) -> Option<&Order> {
+        match &self.on(author, &Subject::Order(about.clone()))?.body {
+            Body::Order(order) => Some(order),
+            _ => None,
+        }
+    }
+
+    /// How far a datacenter has been drained under an order, as far as anyone has said: the least.
+    pub fn drained(&self, datacenter: &str, revision: u64) -> Option<(Option<u8>, &Fact)> {
+        let subject = Subject::Drained(datacenter.to_owned());
+        let said = self.authors.values().filter_map(|log| log.latest.get(&subject));
+        let of_order = said.filter_map(|fact| match &fact.body {
+            Body::Drained { revision: of, percent, .. } if *of == revision => Some((*percent, fact)),
+            _ => None,
+        });
+        of_order.min_by_key(|(percent, _)| *percent)
+    }
+
+    /// What an author says of its link to another, and the fact that holds it.
+    pub fn link(&self, author: &str, peer: &str) -> Option<(bool, &Fact)> {
+        let fact = self.on(author, &Subject::Link(peer.to_owned()))?;
+        match &fact.body {
+            Body::Link { is_up, .. } => Some((*is_up, fact)),
+            _ => None,
+        }
+    }
+
+    /// Whether `other` says, without having been refuted, that `author` is silent.
     pub fn is_called_silent_by(&self, author: &str, other: &str) -> bool {
-        let claim =
-            self.authors.get(other).and_then(|log| log.latest.get(&Subject::Author(author.to_owned())));
+        let claim = self.on(other, &Subject::Link(author.to_owned()));
         claim.is_some_and(|fact| match fact.body {
-            Body::Silent { number, .. } => number >= self.head(author),
-            Body::Vote { .. } | Body::Here => false,
+            Body::Link { is_up: false, heard, .. } => heard >= self.head(author),
+            _ => false,
         })
+    }
+
+    /// Whether anyone says so.
+    pub fn is_called_silent(&self, author: &str) -> bool {
+        self.authors.keys().any(|other| other != author && self.is_called_silent_by(author, other))
     }
 }
 
@@ -200,12 +329,14 @@ mod tests {
 
     use super::*;
 
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
     fn vote(server: &str, verdict: Verdict) -> Body {
-        Body::Vote { server: server.to_owned(), verdict, why: String::new() }
+        Body::Vote { server: server.to_owned(), address: ADDRESS, verdict, is_sure: true, why: String::new() }
     }
 
     fn silent(author: &str, number: u64) -> Body {
-        Body::Silent { author: author.to_owned(), number, why: String::new() }
+        Body::Link { peer: author.to_owned(), is_up: false, heard: number, why: String::new() }
     }
 
     #[test]
@@ -215,7 +346,7 @@ mod tests {
         facts.append("seoul", 2, vote("door", Verdict::Down));
         assert_eq!((facts.head("seoul"), facts.of("seoul").count()), (2, 1));
         assert_eq!(
-            facts.vote("seoul", "door").map(|(verdict, fact)| (verdict, fact.number)),
+            facts.vote("seoul", "door", ADDRESS).map(|(verdict, fact)| (verdict, fact.number)),
             Some((Verdict::Down, 2))
         );
     }

@@ -52,6 +52,7 @@ pub async fn follow(
             let Ok(url) = datacenter.agent.join("/v1/view") else { continue };
             let asked = Asked {
                 fleet: config.fleet.name.clone(),
+                from: String::new(),
                 after: write_frontier(&last_sent(&views).frontier),
                 wait_ms: u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX),
             };

@@ -1,68 +1,36 @@
-//! Links between agents: each pulls the others' facts by long poll. A poll that is not answered is how a dead link
-//! shows.
+//! Links between agents: one question and its answer, over HTTP. When to ask, and what an answer that does not come means, the
+//! [`pull`](crate::pull) protocol knows.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use daemun_fleet::view::Frontier;
 use url::Url;
 
-use crate::core::Input;
+use crate::StartError;
+use crate::core::Answer;
 use crate::keys::Keys;
 use crate::probe::innermost;
-use crate::serve::{Asked, FactsAnswer, write_frontier};
-use crate::{Agent, StartError};
+use crate::pull::{Ask, GRACE};
+use crate::serve::{Asked, write_frontier};
 
-/// How long a peer may hold a poll: a silent link shows soon after.
-const POLL: Duration = Duration::from_secs(1);
-/// A peer that has said nothing for so long after the poll should have ended has failed.
-const GRACE: Duration = Duration::from_millis(800);
-/// The largest answer that is read: all facts of the largest fleet are well below.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Pause after a failure.
-const RETRY: Duration = Duration::from_millis(300);
-/// Pause after an answer, so that a peer with much news does not keep a core busy.
-const BREATH: Duration = Duration::from_millis(10);
+/// The largest answer that is read: all facts of the largest fleet, some 45 MB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Pulls from one peer until dropped.
-pub(crate) async fn pull(agent: Arc<Agent>, peer: String, url: Url, client: reqwest::Client) {
-    loop {
-        let asked = agent.frontier();
-        match ask(&client, &url, &agent, &asked).await {
-            Ok(answer) if answer.datacenter != peer => {
-                let why = format!("{url} is the agent of `{}`: check `agent` of {peer}", answer.datacenter);
-                agent.take(Input::PullFailed { peer: peer.clone(), why });
-                tokio::time::sleep(RETRY).await;
-            }
-            Ok(answer) => {
-                agent.take(Input::Pulled {
-                    peer: peer.clone(),
-                    batch: answer.batch,
-                    config_digest: answer.config_digest,
-                });
-                tokio::time::sleep(BREATH).await;
-            }
-            Err(why) => {
-                agent.take(Input::PullFailed { peer: peer.clone(), why });
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-async fn ask(
+/// Asks a peer for what we lack.
+pub(crate) async fn ask(
     client: &reqwest::Client,
     url: &Url,
-    agent: &Agent,
-    after: &Frontier,
-) -> Result<FactsAnswer, String> {
+    fleet: &str,
+    me: &str,
+    ask: &Ask,
+) -> Result<Answer, String> {
     let asked = Asked {
-        fleet: agent.config().fleet.name.clone(),
-        after: write_frontier(after),
-        wait_ms: u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX),
+        fleet: fleet.to_owned(),
+        from: me.to_owned(),
+        after: write_frontier(&ask.after),
+        wait_ms: u64::try_from(ask.hold.as_millis()).unwrap_or(u64::MAX),
     };
     let facts = url.join("/v1/facts").map_err(|error| error.to_string())?;
-    fetch(client, facts, &asked, POLL + GRACE).await
+    fetch(client, facts, &asked, ask.hold + GRACE).await
 }
 
 /// One GET of JSON, bounded in time and size.
@@ -72,7 +40,14 @@ pub(crate) async fn fetch<T: serde::de::DeserializeOwned>(
     asked: &Asked,
     patience: Duration,
 ) -> Result<T, String> {
-    let request = client.get(url.clone()).query(asked).timeout(patience);
+    read(client.get(url.clone()).query(asked).timeout(patience), &url).await
+}
+
+/// Sends a request and reads JSON, bounded in size.
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+    url: &Url,
+) -> Result<T, String> {
     let mut response = request.send().await.map_err(|error| innermost(&error))?;
     let status = response.status();
     let mut body = Vec::new();

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +36,9 @@ use crate::refusals::{Refusal, Refusals};
 const CONNECTIONS_MAX: usize = 512;
 /// Of them from one address at the agents' listener: a datacenter's followers may come from behind one.
 const CONNECTIONS_PER_CLIENT_MAX: usize = 64;
+/// Handshakes under way at once. Over it, whoever has the most of them loses its oldest: a flood of those that never end, from
+/// a few addresses, keeps nobody out.
+const HANDSHAKES_MAX: usize = 128;
 /// Who does not finish a request head in this time is dropped; it also bounds idle keep-alive, and is longer than a poll
 /// between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -85,14 +88,11 @@ pub async fn serve_agents(listener: TcpListener, router: Router, door: AgentDoor
     let caps = Caps::new(CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX);
     let router = router.layer(middleware::from_fn_with_state(door.refusals.clone(), limit_body));
     accept(listener, |tasks, stream, peer| {
-        let Some(place) = caps.admit(peer.ip()) else {
+        let Some((place, made_room)) = caps.admit_to_handshake(peer.ip()) else {
             return door.refusals.count(Refusal::TooMany);
         };
         let (router, door) = (router.clone(), door.clone());
-        tasks.spawn(async move {
-            let _place = place;
-            door.serve(stream, peer, router).await;
-        });
+        tasks.spawn(door.serve(stream, peer, router, place, made_room));
     })
     .await;
 }
@@ -116,7 +116,14 @@ async fn accept(listener: TcpListener, mut each: impl FnMut(&mut JoinSet<()>, Tc
 
 impl AgentDoor {
     /// One connection.
-    async fn serve(mut self, stream: TcpStream, peer: SocketAddr, router: Router) {
+    async fn serve(
+        mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+        mut place: Place,
+        made_room: oneshot::Receiver<()>,
+    ) {
         let keys = latest_seen(&mut self.keys);
         let mut later = self.keys.clone();
         let until = async {
@@ -126,9 +133,13 @@ impl AgentDoor {
             }
         };
         let ended = match keys {
-            None => answer(stream, router, until).await,
-            Some(keys) => match self.enter(&keys, stream).await {
+            None => {
+                place.has_entered();
+                answer(stream, router, until).await
+            }
+            Some(keys) => match self.enter(&keys, stream, made_room).await {
                 Ok((stream, datacenter)) => {
+                    place.has_entered();
                     answer(stream, router.layer(Extension(Peer(datacenter))), until).await
                 }
                 Err((refusal, why)) => {
@@ -148,9 +159,14 @@ impl AgentDoor {
         &self,
         keys: &Keys,
         stream: TcpStream,
+        made_room: oneshot::Receiver<()>,
     ) -> Result<(TlsStream<TcpStream>, String), (Refusal, String)> {
         let handshake = TlsAcceptor::from(keys.server_config()).accept(stream);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        let handshake = tokio::select! {
+            done = timeout(HANDSHAKE_TIMEOUT, handshake) => done,
+            _ = made_room => return Err((Refusal::TooMany, "it makes room for another".to_owned())),
+        };
+        let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err((Refusal::of_handshake(&error), error.to_string())),
             Err(_) => return Err((Refusal::HandshakeTimeout, "no handshake in time".to_owned())),
@@ -204,7 +220,8 @@ async fn limit_body(State(refusals): State<Refusals>, request: Request, next: Ne
     };
     match response.status() {
         StatusCode::PAYLOAD_TOO_LARGE => refusals.count(Refusal::BodyTooLarge),
-        StatusCode::BAD_REQUEST => refusals.count(Refusal::BadRequest),
+        StatusCode::FORBIDDEN => refusals.count(Refusal::SomeoneElse),
+        status if status.is_client_error() => refusals.count(Refusal::BadRequest),
         _ => {}
     }
     response
@@ -215,7 +232,22 @@ async fn limit_body(State(refusals): State<Refusals>, request: Request, next: Ne
 struct Caps {
     total: usize,
     per_client: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_client: HashMap<IpAddr, usize>,
+    /// Those in their handshake, oldest first.
+    entering: Vec<Entering>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entering {
+    number: u64,
+    client: IpAddr,
+    makes_room: oneshot::Sender<()>,
 }
 
 /// The place of one connection; given back when dropped.
@@ -223,6 +255,8 @@ struct Caps {
 struct Place {
     caps: Arc<Caps>,
     client: IpAddr,
+    /// Its number while it is entering.
+    entering: Option<u64>,
 }
 
 impl Caps {
@@ -230,32 +264,73 @@ impl Caps {
         Arc::new(Self { total, per_client, open: Mutex::default() })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let client = key(client);
         let mut open = self.open();
-        if open.values().sum::<usize>() >= self.total {
+        if open.by_client.values().sum::<usize>() >= self.total {
             return None;
         }
-        let of_client = open.entry(client).or_default();
+        let of_client = open.by_client.entry(client).or_default();
         if *of_client >= self.per_client {
             return None;
         }
         *of_client += 1;
-        Some(Place { caps: Arc::clone(self), client })
+        Some(Place { caps: Arc::clone(self), client, entering: None })
+    }
+
+    /// The same for one that has yet to show who it is; it is told when it must make room.
+    fn admit_to_handshake(self: &Arc<Self>, client: IpAddr) -> Option<(Place, oneshot::Receiver<()>)> {
+        let mut place = self.admit(client)?;
+        let (makes_room, made_room) = oneshot::channel();
+        let mut open = self.open();
+        if open.entering.len() >= HANDSHAKES_MAX {
+            open.make_room();
+        }
+        let number = open.next;
+        open.next += 1;
+        open.entering.push(Entering { number, client: place.client, makes_room });
+        drop(open);
+        place.entering = Some(number);
+        Some((place, made_room))
+    }
+}
+
+impl Open {
+    /// The client with the most handshakes loses its oldest; of several such, whose oldest is the oldest of all.
+    fn make_room(&mut self) {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        self.entering.iter().for_each(|entering| *counts.entry(entering.client).or_default() += 1);
+        let most = counts.values().copied().max();
+        if let Some(at) =
+            self.entering.iter().position(|entering| counts.get(&entering.client).copied() == most)
+        {
+            // If it is gone already, so much the better.
+            let _ = self.entering.remove(at).makes_room.send(());
+        }
+    }
+}
+
+impl Place {
+    /// It has shown who it is.
+    fn has_entered(&mut self) {
+        if let Some(number) = self.entering.take() {
+            self.caps.open().entering.retain(|entering| entering.number != number);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.has_entered();
         let mut open = self.caps.open();
-        if let Some(of_client) = open.get_mut(&self.client) {
+        if let Some(of_client) = open.by_client.get_mut(&self.client) {
             *of_client -= 1;
             if *of_client == 0 {
-                open.remove(&self.client);
+                open.by_client.remove(&self.client);
             }
         }
     }

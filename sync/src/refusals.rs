@@ -28,6 +28,8 @@ pub enum Refusal {
     HandshakeTimeout,
     /// There are too many connections, in all or from it.
     TooMany,
+    /// It speaks in the name of another datacenter than its certificate's.
+    SomeoneElse,
     /// The body of its request is too large.
     BodyTooLarge,
     /// Its request is not understood.
@@ -36,7 +38,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 13] = [
+    pub const ALL: [Refusal; 14] = [
         Refusal::NoCertificate,
         Refusal::UnknownCa,
         Refusal::Expired,
@@ -48,6 +50,7 @@ impl Refusal {
         Refusal::HungUp,
         Refusal::HandshakeTimeout,
         Refusal::TooMany,
+        Refusal::SomeoneElse,
         Refusal::BodyTooLarge,
         Refusal::BadRequest,
     ];
@@ -66,6 +69,7 @@ impl Refusal {
             Refusal::HungUp => "hung_up",
             Refusal::HandshakeTimeout => "handshake_timeout",
             Refusal::TooMany => "too_many",
+            Refusal::SomeoneElse => "someone_else",
             Refusal::BodyTooLarge => "body_too_large",
             Refusal::BadRequest => "bad_request",
         }

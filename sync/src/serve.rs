@@ -2,27 +2,36 @@
 //!
 //! - `GET /v1/facts?fleet=F&after=FRONTIER&wait_ms=N`: facts that the asker lacks, at once or when there are any.
 //! - `GET /v1/view?fleet=F&after=FRONTIER&wait_ms=N`: the view, at once or when it has heard more.
+//! - `POST /v1/report`: what a name server or door of this datacenter saw and measured.
 //!
 //! FRONTIER is `seoul:3,frankfurt:9`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use daemun_fleet::FleetView;
 use daemun_fleet::view::Frontier;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::Agent;
-use crate::facts::Batch;
+use crate::core::{Answer, Input};
+use crate::listen::Peer;
+use crate::rates::Measured;
 
 /// The longest that an asker may wait: below the time-outs of common middleboxes.
 const WAIT_MAX: Duration = Duration::from_secs(25);
+
+/// A node's name is a label.
+const NODE_BYTES_MAX: usize = 64;
+/// Outcomes in one report: well within the limit of a body.
+pub(crate) const SEEN_MAX: usize = 4096;
 
 /// The parameters of both calls.
 #[derive(Debug, Deserialize, Serialize)]
@@ -30,6 +39,9 @@ const WAIT_MAX: Duration = Duration::from_secs(25);
 pub(crate) struct Asked {
     /// Name of the asker's fleet.
     pub(crate) fleet: String,
+    /// The asker's datacenter, if it is an agent.
+    #[serde(default)]
+    pub(crate) from: String,
     /// What the asker has heard.
     #[serde(default)]
     pub(crate) after: String,
@@ -38,15 +50,39 @@ pub(crate) struct Asked {
     pub(crate) wait_ms: u64,
 }
 
-/// The answer to a call for facts.
+/// What a process of this datacenter saw and measured since its last report.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct FactsAnswer {
-    /// Who answers.
-    pub(crate) datacenter: String,
-    /// Digest of its config.
-    pub(crate) config_digest: String,
-    /// The facts.
-    pub(crate) batch: Batch,
+#[serde(deny_unknown_fields)]
+pub(crate) struct Report {
+    /// Name of its fleet.
+    pub(crate) fleet: String,
+    /// Its own name.
+    pub(crate) node: String,
+    /// Outcomes of probes, oldest first.
+    pub(crate) seen: Vec<Seen>,
+    /// What came in.
+    pub(crate) measured: Measured,
+}
+
+/// The outcome of a probe.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seen {
+    /// Name of the server.
+    pub(crate) server: String,
+    /// Which of its addresses.
+    pub(crate) address: IpAddr,
+    /// How long before the report it ended, milliseconds.
+    pub(crate) old_ms: u64,
+    /// What went wrong; none: nothing.
+    pub(crate) why: Option<String>,
+}
+
+/// The answer to a report.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Reported {
+    /// How many processes of this datacenter look.
+    pub(crate) eyes: u32,
 }
 
 /// A frontier as text for a query.
@@ -74,15 +110,38 @@ impl IntoResponse for Refused {
 
 /// The routes.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
-    Router::new().route("/v1/facts", get(facts)).route("/v1/view", get(view)).with_state(agent)
+    Router::new()
+        .route("/v1/facts", get(facts))
+        .route("/v1/view", get(view))
+        .route("/v1/report", post(report))
+        .with_state(agent)
+}
+
+/// The certificate's name is the author. Over plain HTTP the operator vouches for the network.
+fn is_who_it_says(peer: Option<&Peer>, name: &str) -> Result<(), Refused> {
+    match peer {
+        Some(Peer(certified)) if certified != name => {
+            let message = format!(
+                "the certificate is of datacenter `{certified}`, this is for `{}`",
+                daemun_fleet::shorten(name)
+            );
+            Err(Refused(StatusCode::FORBIDDEN, message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_fleet(agent: &Agent, theirs: &str) -> Result<(), Refused> {
+    let fleet = agent.config().fleet.name.clone();
+    if theirs != fleet {
+        let message = format!("this is fleet `{fleet}`, not `{}`", daemun_fleet::shorten(theirs));
+        return Err(Refused(StatusCode::CONFLICT, message));
+    }
+    Ok(())
 }
 
 fn check(agent: &Agent, asked: &Asked) -> Result<Frontier, Refused> {
-    let fleet = agent.config().fleet.name.clone();
-    if asked.fleet != fleet {
-        let message = format!("this is fleet `{fleet}`, not `{}`", daemun_fleet::shorten(&asked.fleet));
-        return Err(Refused(StatusCode::CONFLICT, message));
-    }
+    check_fleet(agent, &asked.fleet)?;
     read_frontier(&asked.after).ok_or_else(|| {
         let found = daemun_fleet::shorten(&asked.after);
         Refused(
@@ -115,16 +174,45 @@ async fn when_new<T>(agent: &Agent, asked: &Asked, ready: impl Fn() -> (bool, T)
 
 async fn facts(
     State(agent): State<Arc<Agent>>,
+    peer: Option<Extension<Peer>>,
     Query(asked): Query<Asked>,
-) -> Result<Json<FactsAnswer>, Refused> {
+) -> Result<Json<Answer>, Refused> {
+    let received_unix_ms = agent.unix_ms();
     let frontier = check(&agent, &asked)?;
-    let batch = when_new(&agent, &asked, || {
-        let batch = agent.facts_after(&frontier);
-        (!frontier.covers(&batch.frontier), batch)
+    if !asked.from.is_empty() {
+        is_who_it_says(peer.as_deref(), &asked.from)?;
+        agent.take(Input::Asked { peer: asked.from.clone(), after: frontier.clone() });
+    }
+    let news = when_new(&agent, &asked, || {
+        let answer = agent.answer(&frontier, received_unix_ms, false);
+        (answer.is_some(), answer)
     });
-    let batch = batch.await;
-    let config_digest = agent.config().digest.clone();
-    Ok(Json(FactsAnswer { datacenter: agent.name().to_owned(), config_digest, batch }))
+    let answer = news.await.or_else(|| agent.answer(&frontier, received_unix_ms, true));
+    let gone = || Refused(StatusCode::INTERNAL_SERVER_ERROR, "there is no answer".to_owned());
+    answer.map(Json).ok_or_else(gone)
+}
+
+async fn report(
+    State(agent): State<Arc<Agent>>,
+    peer: Option<Extension<Peer>>,
+    Json(report): Json<Report>,
+) -> Result<Json<Reported>, Refused> {
+    check_fleet(&agent, &report.fleet)?;
+    // What other datacenters see they say as facts of their own.
+    is_who_it_says(peer.as_deref(), agent.name())?;
+    if report.node.is_empty() || report.node.len() > NODE_BYTES_MAX || report.seen.len() > SEEN_MAX {
+        let message =
+            format!("a report has a name of at most {NODE_BYTES_MAX} bytes and {SEEN_MAX} outcomes");
+        return Err(Refused(StatusCode::BAD_REQUEST, message));
+    }
+    agent.take(Input::Eye { node: report.node.clone() });
+    for Seen { server, address, old_ms, why } in report.seen {
+        let outcome =
+            why.map_or(Ok(()), |why| Err(format!("{}: {}", report.node, daemun_fleet::shorten(&why))));
+        agent.take(Input::Glimpsed { server, address, old: Duration::from_millis(old_ms), outcome });
+    }
+    agent.measured(&report.node, report.measured);
+    Ok(Json(Reported { eyes: agent.eyes() }))
 }
 
 async fn view(

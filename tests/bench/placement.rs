@@ -111,12 +111,7 @@ fn order_for_one_client(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn go_over_to_a_new_view(bencher: Bencher<'_, '_>) {
     let mut view = FleetView::unobserved(WORLD.steering().config());
-    let down = DatacenterView {
-        state: State::Down,
-        why: "for the benchmark".to_owned(),
-        suspected: false,
-        since_unix_ms: 0,
-    };
+    let down = DatacenterView::new(State::Down, "for the benchmark");
     view.datacenters.insert("seoul".to_owned(), down);
     let view = Arc::new(view);
     bencher.bench(|| Placer::new(Arc::clone(WORLD.steering()), Arc::clone(&view)));

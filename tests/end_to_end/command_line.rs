@@ -46,7 +46,9 @@ fn run_refuses_what_it_cannot_do() {
     assert!(text(&stranger.stderr).contains("no `busan`; it has seoul, frankfurt, virginia"));
 
     let _taken = UdpSocket::bind((fleet.address("seoul"), 5300)).unwrap();
-    let clash = run(&["run", "--config", path.to_str().unwrap(), "--datacenter", "seoul", "--data", data]);
+    let (config, keys) = (path.to_str().unwrap(), fleet.path("keys/seoul"));
+    let keys = keys.to_str().unwrap();
+    let clash = run(&["run", "--config", config, "--datacenter", "seoul", "--keys", keys, "--data", data]);
     assert_eq!(clash.status.code(), Some(1));
     let said = text(&clash.stderr);
     assert!(said.contains("cannot listen on 127.28.1.1:5300 (UDP)") && said.contains("ss -ulpn"), "{said}");
@@ -56,10 +58,9 @@ fn run_refuses_what_it_cannot_do() {
 fn agents_that_speak_tls_want_keys() {
     let fleet = Fleet::new(27, "");
     let path = fleet.config_path();
-    let config = fs::read_to_string(&path).unwrap().replace("agent = \"http://", "agent = \"https://");
-    fs::write(&path, config).unwrap();
     let (config, keys) = (path.to_str().unwrap(), path.with_file_name("keys"));
     let keys = keys.to_str().unwrap();
+    fs::remove_dir_all(keys).unwrap();
     assert_eq!(run(&["check", config]).status.code(), Some(0), "the config itself is right");
     let start = || run(&["run", "--config", config, "--datacenter", "seoul", "--role", "dns"]);
     let without = start();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fleet::{CLIENTS, Fleet, NAMES, wait};
+use crate::fleet::{CLIENTS, Fleet, NAMES, TOKEN, wait};
 
 const ALL: &str = "dns,gateway,sync";
 
@@ -127,7 +127,8 @@ fn ask_for_status_until(address: SocketAddr, over: &AtomicBool) {
             continue;
         };
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        let request = format!("GET /v1/status HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        let request =
+            format!("GET /v1/status HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
         while !over.load(Relaxed)
             && stream.write_all(request.as_bytes()).is_ok()
             && stream.read(&mut body).is_ok_and(|read| read > 0)

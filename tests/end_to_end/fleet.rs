@@ -16,8 +16,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::network::{Net, Network, USERS, number};
+
 /// Longest wait for anything; a test that needs it fails, naming what it waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+/// The admin token of all processes, and the file that it is in.
+pub(crate) const TOKEN: &str = "the-token-of-the-tests";
+pub(crate) const TOKEN_FILE: &str = "admin.token";
 const ASK: Duration = Duration::from_millis(500);
 
 pub(crate) const NAMES: [&str; 3] = ["seoul", "frankfurt", "virginia"];
@@ -29,7 +34,9 @@ pub(crate) const CLIENTS: [&str; 3] = ["1.208.0.0/16", "91.0.0.0/16", "12.0.0.0/
 /// The program under test.
 pub(crate) fn daemun() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daemun"));
-    command.env_remove("DAEMUN_ADMIN").env_remove("DAEMUN_LOG");
+    for variable in ["DAEMUN_ADMIN", "DAEMUN_TOKEN_FILE", "DAEMUN_LOG"] {
+        command.env_remove(variable);
+    }
     command
 }
 
@@ -58,6 +65,8 @@ pub(crate) fn wait<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Fleet {
     pub(crate) directory: TempDir,
     half: u8,
+    /// None: it is on loopback.
+    network: Option<Network>,
     /// By name of datacenter and roles.
     processes: BTreeMap<(String, String), Child>,
 }
@@ -70,21 +79,56 @@ impl Fleet {
 
     /// The same with these lines in the `[dns]` section of its config.
     pub(crate) fn with_dns(half: u8, dns: &str, extra: &str) -> Self {
-        let fleet = Self { directory: TempDir::new().unwrap(), half, processes: BTreeMap::new() };
+        Self::made(half, None, dns, extra)
+    }
+
+    /// A fleet in namespaces, with `extra` at the end of its config. Nothing is started.
+    pub(crate) fn apart(extra: &str) -> Self {
+        Self::made(0, Some(Network::new()), "listen = [\"datacenter:5300\"]\n", extra)
+    }
+
+    fn made(half: u8, network: Option<Network>, dns: &str, extra: &str) -> Self {
+        let fleet = Self { directory: TempDir::new().unwrap(), half, network, processes: BTreeMap::new() };
         let config = fleet.config(extra).replace("listen = [\"datacenter:5300\"]\n", dns);
         fs::write(fleet.config_path(), config).unwrap();
         fs::write(fleet.path("shop.test.zone"), fleet.zone()).unwrap();
+        fs::write(fleet.path(TOKEN_FILE), TOKEN).unwrap();
+        let keys = fleet.path("keys");
+        let make = |arguments: &[&str]| {
+            let made = daemun().arg("keys").args(arguments).arg("--directory").arg(&keys).output().unwrap();
+            assert!(made.status.success(), "{}", text(&made.stderr));
+        };
+        make(&["init", "--fleet", "test"]);
+        NAMES.iter().for_each(|name| make(&["issue", name]));
         fleet
     }
 
     /// The same, with all three running and answering.
     pub(crate) fn started(half: u8, extra: &str) -> Self {
         let mut fleet = Self::new(half, extra);
-        for name in NAMES {
-            fleet.start(name, "dns,gateway,sync");
-        }
-        fleet.wait_until_all_see_all();
+        fleet.start_all();
         fleet
+    }
+
+    /// Starts all three, and waits until they know of each other.
+    pub(crate) fn start_all(&mut self) {
+        for name in NAMES {
+            self.start(name, "dns,gateway,sync");
+        }
+        self.wait_until_all_see_all();
+    }
+
+    /// The networks of a fleet in namespaces.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("a fleet in namespaces")
+    }
+
+    /// Does something in a datacenter, or where the users are.
+    pub(crate) fn inside<T: Send>(&self, name: &str, act: impl FnOnce() -> T + Send) -> T {
+        match &self.network {
+            Some(network) => network.inside(name, act),
+            None => act(),
+        }
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -96,8 +140,18 @@ impl Fleet {
     }
 
     pub(crate) fn address(&self, name: &str) -> Ipv4Addr {
-        let number = NAMES.iter().position(|known| *known == name).expect("one of the three");
-        Ipv4Addr::new(127, self.half, number as u8 + 1, 1)
+        match self.network {
+            Some(_) => Net::Public.address(number(name)),
+            None => Ipv4Addr::new(127, self.half, number(name) + 1, 1),
+        }
+    }
+
+    /// Where its agent is for the others.
+    pub(crate) fn agent(&self, name: &str) -> Ipv4Addr {
+        match self.network {
+            Some(_) => Net::Private.address(number(name)),
+            None => self.address(name),
+        }
     }
 
     /// Name of the datacenter with an address.
@@ -111,10 +165,10 @@ impl Fleet {
     pub(crate) fn config(&self, extra: &str) -> String {
         let mut config = String::from("version = 1\n[fleet]\nname = \"test\"\n");
         for (name, (latitude, longitude)) in NAMES.iter().zip(POINTS) {
-            let address = self.address(name);
+            let (address, agent) = (self.address(name), self.agent(name));
             config += &format!(
                 "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude}\nlongitude = {longitude}\n\
-                 addresses = [\"{address}\"]\nagent = \"http://{address}:7400\"\n\
+                 addresses = [\"{address}\"]\nagent = \"https://{agent}:7400\"\n\
                  [[servers]]\nname = \"door-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\n\
                  url = \"http://{address}:8080/\"\n"
             );
@@ -122,8 +176,9 @@ impl Fleet {
         config += "[dns]\nlisten = [\"datacenter:5300\"]\n\
                    [[dns.zones]]\nname = \"shop.test\"\nfile = \"shop.test.zone\"\n\
                    [[dns.names]]\nname = \"www.shop.test\"\npolicy = \"nearest\"\nttl = 5\n\
-                   [gateway]\nlisten = [\"datacenter:8080\"]\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
-                   [sync]\nlisten = [\"datacenter:7400\"]\nadmin = [\"datacenter:7480\"]\n";
+                   [gateway]\nlisten = [\"datacenter:8080\"]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.77.1.0/24\"]\n\
+                   [sync]\nlisten = [\"agent:7400\"]\nadmin = [\"datacenter:7480\"]\n\
+                   return = { hold_down = \"1s\", hold_down_max = \"2s\", ramp_step = \"500ms\", catch_up = \"500ms\", per_hour = 3600 }\n";
         config + extra
     }
 
@@ -146,18 +201,22 @@ impl Fleet {
         let key = (name.to_owned(), roles.to_owned());
         let log = self.log(name, roles);
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let child = daemun()
+        let mut command = daemun();
+        command
             .args(["run", "--datacenter", name, "--role", roles, "--end-with-stdin", "--config"])
             .arg(self.config_path())
             .arg("--data")
             .arg(self.path(&format!("data-{name}-{roles}")))
+            .arg("--keys")
+            .arg(self.path("keys").join(name))
+            .arg("--admin-token")
+            .arg(self.path(TOKEN_FILE))
             .arg("--admin-listen")
             .arg(SocketAddr::from((self.address(name), admin)).to_string())
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stderr(log);
+        let child = self.inside(name, || command.spawn()).unwrap();
         assert!(self.processes.insert(key, child).is_none(), "{name} {roles} runs already");
     }
 
@@ -202,16 +261,23 @@ impl Fleet {
         }
     }
 
+    /// Runs a verb that asks a datacenter's main process.
+    pub(crate) fn tell(&self, name: &str, arguments: &[&str]) -> Output {
+        let url = format!("http://{}:7480", self.address(name));
+        let mut command = daemun();
+        command.args(arguments).args(["--admin", &url, "--token-file"]).arg(self.path(TOKEN_FILE));
+        self.inside(name, || command.output()).expect("the program runs")
+    }
+
     /// The status of a datacenter's main process.
     pub(crate) fn status(&self, name: &str) -> Option<serde_json::Value> {
-        let url = format!("http://{}:7480", self.address(name));
-        let output = run(&["status", "--json", "--admin", &url]);
+        let output = self.tell(name, &["status", "--json"]);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
     /// The metrics of a datacenter's main process.
     pub(crate) fn metrics(&self, name: &str) -> String {
-        let mut stream = TcpStream::connect((self.address(name), 7480)).unwrap();
+        let mut stream = self.inside(name, || TcpStream::connect((self.address(name), 7480))).unwrap();
         let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut metrics = String::new();
@@ -236,7 +302,7 @@ impl Fleet {
 
     /// The answer of a datacenter's name server.
     pub(crate) fn ask(&self, server: &str, name: &str, client: Option<&str>) -> io::Result<Message> {
-        ask(SocketAddr::from((self.address(server), 5300)), name, client)
+        self.inside(USERS, || ask(SocketAddr::from((self.address(server), 5300)), name, client))
     }
 
     /// Where a datacenter's name server sends a client.
@@ -275,7 +341,7 @@ pub(crate) fn ask(server: SocketAddr, name: &str, client: Option<&str>) -> io::R
         edns.options_mut().insert(EdnsOption::Subnet(subnet));
         query.edns = Some(edns);
     }
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(ASK))?;
     socket.connect(server)?;
     socket.send(&query.to_vec().unwrap())?;

@@ -25,6 +25,12 @@ fn answers_go_on_without_any_agent_and_start_from_disk() {
         }
     }
     fleet.wait_until_all_see_all();
+    // What name servers and doors see feeds the one vote of their datacenter.
+    for name in NAMES {
+        wait(&format!("three processes of {name} to take turns looking"), || {
+            (fleet.status(name)?["eyes"] == 3).then_some(())
+        });
+    }
 
     // One door dies, so that the last view has something to remember.
     fleet.kill("frankfurt", "gateway");

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::fleet::{CLIENTS, Fleet, NAMES, needs, run, scope, text};
+use crate::fleet::{CLIENTS, Fleet, NAMES, needs, scope, text};
 
 pub(crate) const GEO: &str = "[geo]\nranges = [\"/usr/share/tor/geoip\", \"/usr/share/tor/geoip6\"]\n";
 
@@ -59,19 +59,19 @@ fn three_countries_three_datacenters_one_truth_and_scopes_that_hold() {
         }
         // The same decision, explained.
         let config = fleet.config_path();
-        let admin = format!("http://{}:7480", fleet.address("virginia"));
-        let explain = run(&[
-            "explain",
-            "--name",
-            "www.shop.test",
-            "--client",
-            client,
-            "--config",
-            config.to_str().unwrap(),
-            "--admin",
-            &admin,
-            "--json",
-        ]);
+        let explain = fleet.tell(
+            "virginia",
+            &[
+                "explain",
+                "--name",
+                "www.shop.test",
+                "--client",
+                client,
+                "--config",
+                config.to_str().unwrap(),
+                "--json",
+            ],
+        );
         let placement: serde_json::Value = serde_json::from_slice(&explain.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", text(&explain.stderr)));
         assert_eq!(placement["ranking"][0]["datacenter"], expected);

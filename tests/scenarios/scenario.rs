@@ -137,7 +137,7 @@ impl Scenario {
                     ("suspected", _) => datacenter.suspected = true,
                     (_, Some(share)) => datacenter.state = DatacenterState::Ramping(share),
                     ("down", _) => datacenter.state = DatacenterState::Down,
-                    ("draining", _) => datacenter.state = DatacenterState::Draining,
+                    ("draining", _) => datacenter.state = DatacenterState::Draining(0),
                     ("drained", _) => datacenter.state = DatacenterState::Drained,
                     ("catching-up", _) => datacenter.state = DatacenterState::CatchingUp,
                     ("serving", _) => datacenter.state = DatacenterState::Serving,

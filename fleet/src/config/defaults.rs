@@ -66,3 +66,26 @@ pub(super) const PROBE_FALL_ALONE: u32 = 14;
 pub(super) const PROBE_BURST_GAP: Duration = Duration::from_millis(150);
 /// One success may be luck.
 pub(super) const PROBE_RISE: u32 = 3;
+/// Less than one percent of a core, and a hundred servers looked at twice a second.
+pub(super) const PROBE_BUDGET: u32 = 200;
+
+/// What comes back flaps most often within its first minute.
+pub(super) const HOLD_DOWN: Duration = Duration::from_secs(60);
+/// A server that flaps costs fewer users than a datacenter: a twelfth of the calm is asked of it.
+pub(super) const SERVER_CALM_PARTS: u32 = 12;
+/// After an hour a human has been called.
+pub(super) const HOLD_DOWN_MAX: Duration = Duration::from_secs(3600);
+/// A cold cache shows at a tenth of the users; then steps that at most double or so.
+pub(super) const RAMP: [u8; 3] = [10, 25, 50];
+/// Longer than a time to live, so that each step is felt before the next.
+pub(super) const RAMP_STEP: Duration = Duration::from_secs(60);
+/// The second failure within an hour is no accident.
+pub(super) const RETURNS_PER_HOUR: u32 = 1;
+/// Some exchanges with every peer.
+pub(super) const CATCH_UP: Duration = Duration::from_secs(5);
+/// One of two, two of more: who is left must be able to lose one more where that is possible at all.
+pub(super) fn minimum_serving(datacenters: usize) -> usize {
+    if datacenters <= 2 { 1 } else { 2 }
+}
+/// Operations from farther in the future are held back.
+pub(super) const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);

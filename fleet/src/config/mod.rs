@@ -8,6 +8,7 @@ mod check;
 mod defaults;
 mod parse;
 mod parse_dns;
+mod parse_sync;
 mod problem;
 mod read;
 
@@ -353,8 +354,33 @@ pub struct Sync {
     pub admin: Vec<Listen>,
     /// How servers are probed.
     pub probe: Probe,
+    /// How a datacenter comes back.
+    pub comeback: Comeback,
+    /// Voluntary removals leave at least so many datacenters serving.
+    pub minimum_serving: usize,
+    /// Roles without which a datacenter is down, each with the percentage of its servers that must be up.
+    pub required: Vec<(String, u8)>,
+    /// A peer whose clock is farther off than this is an alarm.
+    pub clock_skew_max: Duration,
     /// What agents prove to each other who they are with; `None` when they speak plain HTTP.
     pub tls: Option<AgentTls>,
+}
+
+/// How a datacenter comes back after it was down or drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comeback {
+    /// Calm that must come first; doubled with each flap.
+    pub hold_down: Duration,
+    /// The longest that it becomes; what a flap added is halved after each such time of calm.
+    pub hold_down_max: Duration,
+    /// Percentages of its users that it is given on the way to all, rising.
+    pub ramp: Vec<u8>,
+    /// How long each of them lasts.
+    pub ramp_step: Duration,
+    /// So many returns an hour are automatic; further ones are held for a human.
+    pub per_hour: u32,
+    /// Its peers must have been reachable for it for so long before its data counts as caught up.
+    pub catch_up: Duration,
 }
 
 /// The keys of an agent, PEM files, relative to the config file.
@@ -377,10 +403,18 @@ pub struct Probe {
     pub timeout: Duration,
     /// Failed probes in a row that make a server down.
     pub fall: u32,
+    /// The same while one observer decides alone: with two datacenters, or when no other observer is left.
+    pub fall_alone: u32,
     /// Time between the starts of probes while a server is suspected; they overlap.
     pub burst_gap: Duration,
     /// Successful probes in a row that make it up again.
     pub rise: u32,
+    /// Probes per second of one datacenter's observers together while all is well; front doors come first.
+    pub budget: u32,
+    /// The calm that a server's second return in short time takes, doubled with each further one.
+    pub flap_penalty: Duration,
+    /// The longest that it becomes, and the calm by which it is halved.
+    pub flap_penalty_max: Duration,
 }
 
 /// Where geo data comes from: the first that is given.
@@ -404,5 +438,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod comeback_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@ use std::hash::Hash;
 use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
-use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use toml::de::DeTable;
@@ -14,6 +13,7 @@ use url::{Host, Url};
 use super::check::check;
 use super::defaults;
 use super::parse_dns::{dns, domain_name};
+use super::parse_sync::{AgentUrl, sync};
 use super::read::{self, Kind, Located, Section, Source, nearest};
 use super::*;
 use crate::location::Point;
@@ -61,7 +61,7 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     let names = Names { steered, ..names };
     let dns = dns(dns_section, &names, &fleet);
     let gateway = gateway(root.table("gateway"), &names);
-    let sync = sync(root.table("sync"), names.datacenters.len(), &agents);
+    let sync = sync(root.table("sync"), &names, &fleet, &agents);
     let geo = geo(root.table("geo"));
     root.finish();
 
@@ -179,13 +179,6 @@ fn datacenters(root: &mut Section<'_>) -> (Vec<Option<Datacenter>>, Vec<AgentUrl
     let each = |section| datacenter(section, &mut seen, &mut seen_agents, &mut agents);
     (sections.into_iter().map(each).collect(), agents)
 }
-
-/// The URL of an agent, and the path of its key.
-struct AgentUrl {
-    path: String,
-    url: Located<Url>,
-}
-
 fn datacenter(
     mut section: Section<'_>,
     seen: &mut HashMap<String, Range<usize>>,
@@ -277,7 +270,7 @@ fn server(
     })
 }
 
-fn url_address(url: &Url) -> Option<IpAddr> {
+pub(super) fn url_address(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(v4) => Some(v4.into()),
         Host::Ipv6(v6) => Some(v6.into()),
@@ -338,69 +331,6 @@ fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
         order_as: order_as.map(|name| name.value),
         trusted_proxies: trusted.into_iter().map(|net| net.value).collect(),
     }
-}
-
-/// The keys of the agents, if they speak TLS: the scheme of their URLs says so, and it is the same for all. Without TLS
-/// whoever reaches the port is believed: only where nobody else does, and only when the operator says so.
-fn agent_tls(section: &mut Section<'_>, agents: &[AgentUrl]) -> Option<AgentTls> {
-    let pem = read::text("the path of a PEM file");
-    let mut file = |key, default: &str| {
-        section.optional(key, &pem).map_or_else(|| default.to_owned(), |path| path.value)
-    };
-    let files = AgentTls {
-        ca: file("ca", defaults::AGENT_CA),
-        certificate: file("certificate", defaults::AGENT_CERTIFICATE),
-        key: file("key", defaults::AGENT_KEY),
-    };
-    let plain_agents = section.optional("plain_agents", &read::boolean()).is_some_and(|plain| plain.value);
-    let is_loopback = |url: &Url| url_address(url).is_some_and(|address| address.is_loopback());
-    let mut is_tls = None;
-    for AgentUrl { path, url: Located { value: url, span } } in agents {
-        let speaks_tls = url.scheme() == "https";
-        if *is_tls.get_or_insert(speaks_tls) != speaks_tls {
-            let first = agents.first().map_or_else(|| "the first", |first| first.path.as_str());
-            let message =
-                format!("`{}` here, but not in `{first}`: all agents speak TLS, or none", url.scheme());
-            section.source.problem(span, format!("{path}: {message}"));
-        } else if !speaks_tls && !plain_agents && !is_loopback(url) {
-            let message = "agents speak TLS: write https:// and make keys with `daemun keys init`, or say \
-                           `plain_agents = true` under [sync]";
-            section.source.problem(span, format!("{path}: {message}"));
-        }
-    }
-    is_tls?.then_some(files)
-}
-
-fn sync(mut section: Section<'_>, datacenters: usize, agents: &[AgentUrl]) -> Sync {
-    let listen = listens(&mut section, "listen", || {
-        vec![Listen { host: ListenHost::Agent, port: defaults::AGENT_PORT }]
-    });
-    let admin = listens(&mut section, "admin", || {
-        vec![Listen { host: ListenHost::Address(Ipv4Addr::LOCALHOST.into()), port: defaults::ADMIN_PORT }]
-    });
-    let tls = agent_tls(&mut section, agents);
-    let mut table = section.table("probe");
-    let between = |low, high| read::duration(Duration::from_millis(low)..=Duration::from_millis(high));
-    let interval = table.optional("interval", &between(50, 600_000));
-    let timeout = table.optional("timeout", &between(50, 60_000));
-    let burst_gap = table.optional("burst_gap", &between(10, 60_000));
-    let fall = table.optional("fall", &read::integer("failed probes", 1..=100));
-    let rise = table.optional("rise", &read::integer("successful probes", 1..=100));
-    table.finish();
-    section.finish();
-    // With two datacenters the survivor decides by its own eyes and must be surer.
-    let fall_default = if datacenters <= 2 { defaults::PROBE_FALL_ALONE } else { defaults::PROBE_FALL };
-    let count = |found: Option<Located<i64>>, default| {
-        found.map_or(default, |count| u32::try_from(count.value).expect("range checked"))
-    };
-    let probe = Probe {
-        interval: interval.map_or(defaults::PROBE_INTERVAL, |found| found.value),
-        timeout: timeout.map_or(defaults::PROBE_TIMEOUT, |found| found.value),
-        burst_gap: burst_gap.map_or(defaults::PROBE_BURST_GAP, |found| found.value),
-        fall: count(fall, fall_default),
-        rise: count(rise, defaults::PROBE_RISE),
-    };
-    Sync { listen, admin, probe, tls }
 }
 
 fn geo(mut section: Section<'_>) -> GeoSource {

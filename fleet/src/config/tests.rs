@@ -168,7 +168,11 @@ fn silence_means_defaults() {
         config.sync.listen[0].sockets(&config.fleet.datacenters[0]),
         ["192.0.2.1:7400".parse().unwrap()]
     );
-    assert_eq!(config.sync.probe.fall, 14, "one observer decides alone");
+    assert_eq!(
+        (config.sync.probe.fall, config.sync.probe.fall_alone),
+        (8, 14),
+        "who decides alone must be surer"
+    );
     assert_eq!(config.sync.tls.map(|tls| tls.key), Some("keys/agent.key".to_owned()));
     assert_eq!(config.geo, GeoSource::Builtin);
     assert!(config.dns.names.is_empty() && config.gateway.index.is_none());

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Placer, Standing};
+use super::{Placer, Standing, takes};
 use crate::client::Client;
 use crate::config::{AddressType, PlaceOverride, Policy, SteeredName};
 use crate::places::Place;
@@ -70,11 +70,16 @@ impl Placer {
         let ranking = &self.steering.targets[target.0];
         let map = &self.steering.maps[ranking.map];
         let name = self.steering.steered_name(target);
-        let choice = self.choose(target, client);
+        // A type that the name does not answer is answered with nothing, to everyone alike.
+        let families = [AddressType::A, AddressType::Aaaa].into_iter();
+        let family = families
+            .filter(|family| name.is_none_or(|name| name.types.contains(family)))
+            .find(|family| family.name() == record_type);
+        let choice = self.choose_for(target, client, family);
         let address = client.first_address();
         let (place, place_prefix_len) = self.steering.places().lookup(address);
         let (tiers, over) = self.steering.tiers_at(target, address);
-        let standing = &self.targets[target.0].standing;
+        let standing = &self.targets[target.0].side(family).standing;
 
         let reason = |position: usize, member: usize| {
             let tier = tiers.iter().position(|tier| tier.contains(&member)).unwrap_or(0);
@@ -91,11 +96,6 @@ impl Placer {
             km: place.point.map(|point| config.fleet.datacenters[member].point.distance_km(point)),
             reason: reason(position, member),
         };
-        // A type that the name does not answer is answered with nothing, to everyone alike.
-        let families = [AddressType::A, AddressType::Aaaa].into_iter();
-        let family = families
-            .filter(|family| name.is_none_or(|name| name.types.contains(family)))
-            .find(|family| family.name() == record_type);
         // An alias answers for all types.
         let answers = |kind: &str| kind == record_type || kind == "CNAME";
         let records = name.and_then(|name| name.records.iter().find(|records| answers(&records.record_type)));
@@ -123,7 +123,7 @@ impl Placer {
             place_source: self.steering.places().source().to_owned(),
             policy: map.policy.name(),
             rule: rule(&map.policy, over, place),
-            ranking: self.order(target, client).into_iter().enumerate().map(ranked).collect(),
+            ranking: self.order_for(target, client, family).into_iter().enumerate().map(ranked).collect(),
             answer,
             ttl_seconds: name.filter(|_| is_answered).map(ttl),
             scope,
@@ -178,12 +178,15 @@ impl Placer {
             let _ = write!(reason, " ({percent}% of this tier)");
         }
         if share < 100 {
-            let takes = self.takes(standing, member as Member, client.hash(self.steering.hash_key));
-            let _ = write!(
-                reason,
-                "; ramping at {share}%: this client {}",
-                if takes { "is in" } else { "waits" }
-            );
+            let hash = client.hash(self.steering.hash_key);
+            let is_in = takes(&self.steering, standing, member as Member, hash);
+            let state = self.view.datacenters.get(&config.fleet.datacenters[member].name).map(|d| d.state);
+            let (what, out) = match state {
+                Some(State::Ramping(_)) => ("ramping at", "waits"),
+                Some(State::Draining(_)) => ("draining, still at", "has moved on"),
+                _ => ("over its capacity, keeps", "spills over"),
+            };
+            let _ = write!(reason, "; {what} {share}%: this client {}", if is_in { "is in" } else { out });
         }
         if standing.used_rank == State::RANK_DOWN && chosen {
             reason.push_str("; all look down, so all are used");

@@ -96,8 +96,7 @@ fn placer_on(steering: &Arc<Steering>, states: &[(&str, State)]) -> Placer {
     let mut view = FleetView::unobserved(steering.config());
     for &(name, state) in states {
         let why = String::from("for the test");
-        view.datacenters
-            .insert(name.to_owned(), DatacenterView { state, why, suspected: false, since_unix_ms: 0 });
+        view.datacenters.insert(name.to_owned(), DatacenterView::new(state, why));
     }
     Placer::new(Arc::clone(steering), Arc::new(view))
 }
@@ -205,7 +204,7 @@ fn all_down_fails_open_and_rests_in_order() {
     assert!(placement.fail_open && placement.to_string().contains("ALL LOOK DOWN"));
     let mut states = all(State::Down);
     states[1].1 = State::Drained;
-    states[2].1 = State::Draining;
+    states[2].1 = State::Draining(0);
     assert_eq!(
         choose(&placer(&states), "near", "1.9.9.9").0,
         "virginia",
@@ -241,7 +240,7 @@ fn several_are_named_best_first_and_only_who_is_used() {
     let well = placer(&[]);
     assert_eq!(named(&well, "two.shop.test", "1.9.9.9"), ["seoul", "tokyo"]);
     assert_eq!(named(&well, "near.shop.test", "1.9.9.9"), ["seoul"]);
-    let ill = placer(&[("tokyo", State::Draining)]);
+    let ill = placer(&[("tokyo", State::Draining(0))]);
     assert_eq!(named(&ill, "two.shop.test", "1.9.9.9"), ["seoul", "frankfurt"]);
     let last = placer(&[("tokyo", State::Down), ("frankfurt", State::Down), ("virginia", State::Drained)]);
     assert_eq!(named(&last, "two.shop.test", "1.9.9.9"), ["seoul"], "nobody is named who is not used");
@@ -257,7 +256,7 @@ fn an_answer_is_settled_unless_who_decides_it_is_between_two_states() {
     };
     let korea = "1.9.9.9";
     assert!(settled(&placer(&[]), "near", korea));
-    for state in [State::Draining, State::Ramping(50), State::CatchingUp] {
+    for state in [State::Draining(0), State::Draining(40), State::Ramping(50), State::CatchingUp] {
         let placer = placer(&[("seoul", state)]);
         assert!(!settled(&placer, "near", korea), "{state}: its own users may soon move");
         assert!(settled(&placer, "near", "3.1.1.1"), "{state}: users elsewhere have nothing to do with it");
@@ -303,7 +302,7 @@ fn private_blocks_are_apart_unless_an_override_is_about_them() {
 fn a_datacenter_without_a_server_of_the_role_that_is_up_is_out() {
     let steering = steering();
     let mut view = FleetView::unobserved(steering.config());
-    let down = ServerView { health: Health::Down, why: "refused".into(), since_unix_ms: 0 };
+    let down = ServerView::new(Health::Down, "refused");
     view.servers.insert("seoul-1".into(), down.clone());
     let half = Placer::new(Arc::clone(&steering), Arc::new(view.clone()));
     assert_eq!(choose(&half, "near", "1.9.9.9").0, "seoul");
@@ -371,7 +370,8 @@ fn a_type_that_is_not_answered_is_so_for_everyone() {
 fn state() -> impl Strategy<Value = State> {
     prop_oneof![
         3 => Just(State::Serving),
-        1 => Just(State::Draining),
+        1 => Just(State::Draining(0)),
+        1 => (1u8..100).prop_map(State::Draining),
         1 => Just(State::Drained),
         2 => Just(State::Down),
         1 => Just(State::CatchingUp),

@@ -155,6 +155,27 @@ async fn one_client_does_not_take_all_places() {
 }
 
 #[tokio::test]
+async fn a_flood_of_handshakes_makes_room_for_others() {
+    let client = |last: u8| IpAddr::from([192, 0, 2, last]);
+    let caps = Caps::new(CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX);
+    let mut genuine = caps.admit_to_handshake(client(1)).unwrap();
+    let mut flood = Vec::new();
+    for number in 0..10 * HANDSHAKES_MAX {
+        flood.extend(caps.admit_to_handshake(client(2 + (number % 20) as u8)));
+        flood.retain_mut(|(_, made_room)| made_room.try_recv().is_err());
+        assert!(flood.len() < HANDSHAKES_MAX, "as many as there may be");
+    }
+    assert!(genuine.1.try_recv().is_err(), "who has one only keeps it");
+    genuine.0.has_entered();
+    flood.extend(caps.admit_to_handshake(client(99)));
+    assert_eq!(flood.len(), HANDSHAKES_MAX, "it is inside, and counts no more");
+    flood.clear();
+    drop(genuine);
+    let open = caps.open();
+    assert!(open.entering.is_empty() && open.by_client.is_empty(), "{open:?}");
+}
+
+#[tokio::test]
 async fn bodies_have_a_limit() {
     let listening = Listening::start(None).await;
     let head = "POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use daemun_fleet::config::{Check, Server};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use self::tls::Roots;
 use crate::health::Outcome;
@@ -84,35 +83,6 @@ impl Target {
                 exec::probe(program, arguments, environment).await
             }
         }
-    }
-}
-
-/// The probes of one server: one to each of its addresses. It is up when all of them answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Prober {
-    targets: Vec<(IpAddr, Target)>,
-    timeout: Duration,
-}
-
-impl Prober {
-    /// The prober of a server; `None` when it is not checked.
-    pub(crate) fn new(server: &Server, timeout: Duration) -> Result<Option<Self>, reqwest::Error> {
-        let targets = Target::all(server, "");
-        Ok((server.check != Check::None).then_some(Self { targets, timeout }))
-    }
-
-    /// One round.
-    pub(crate) async fn probe(self) -> Outcome {
-        let mut rounds = JoinSet::new();
-        for (address, target) in self.targets {
-            rounds.spawn(async move {
-                target.probe(self.timeout).await.map_err(|why| format!("{address}: {why}"))
-            });
-        }
-        while let Some(round) = rounds.join_next().await {
-            round.map_err(|error| format!("the probe itself failed: {error}"))??;
-        }
-        Ok(())
     }
 }
 
