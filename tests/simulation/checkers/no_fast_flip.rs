@@ -1,0 +1,83 @@
+//! Who was down is not given all its users again before the hold-down and the whole ramp.
+//!
+//! In one agent's view, from the last moment it had a datacenter down to serving. Not when an operator's word about it or
+//! about the fleet was in force or given since: a word goes at once. Not when the agent was at some time since not
+//! running, or not connected with most of the others: what it saw alone binds nobody, and what it hears late was decided
+//! without it.
+
+use std::time::Duration;
+
+use daemun_fleet::view::State;
+
+use super::Checker;
+use crate::scene::Scene;
+
+/// Clocks drift, and another observer may have begun to count so much earlier.
+const SLACK_US_PER_S: u64 = 500;
+
+#[derive(Clone, Copy, Default)]
+struct Episode {
+    /// When it went down first.
+    begun_at: Option<Duration>,
+    /// When the view last had it down.
+    down_at: Option<Duration>,
+    /// Nothing has been said or cut off since.
+    counts: bool,
+}
+
+/// By agent and datacenter.
+#[derive(Default)]
+pub(crate) struct NoFastFlip {
+    episodes: Vec<Vec<Episode>>,
+}
+
+impl Checker for NoFastFlip {
+    fn name(&self) -> &'static str {
+        "no fast flip"
+    }
+
+    fn look(&mut self, scene: &Scene, _changed: Option<usize>) -> Result<(), String> {
+        self.episodes.resize(scene.count(), vec![Episode::default(); scene.count()]);
+        let rules = &scene.config.sync.comeback;
+        let least = rules.hold_down + rules.ramp_step * u32::try_from(rules.ramp.len()).unwrap_or(u32::MAX);
+        let slack = scene.sharing() + Duration::from_micros(least.as_secs() * SLACK_US_PER_S);
+        for agent in 0..scene.count() {
+            for of in 0..scene.count() {
+                let episode = &mut self.episodes[agent][of];
+                let Some(view) = scene.view(agent) else {
+                    *episode = Episode::default();
+                    continue;
+                };
+                let at = &view.datacenters[&scene.names[of]];
+                let long = scene.detection() + scene.silence();
+                let is_free = view.paused.is_none()
+                    && view.datacenters.values().all(|at| at.order.is_none())
+                    && scene.is_with_most(agent, of, long)
+                    && scene.words.iter().all(|word| {
+                        episode.begun_at.is_none_or(|begun| word.at + scene.sharing() * 2 < begun)
+                    });
+                match at.state {
+                    State::Down => {
+                        let begun_at = episode.begun_at.or(Some(scene.now));
+                        *episode = Episode { begun_at, down_at: Some(scene.now), counts: is_free };
+                    }
+                    State::Serving => {
+                        let Episode { down_at: Some(down_at), counts: true, .. } = std::mem::take(episode)
+                        else {
+                            continue;
+                        };
+                        let took = scene.now.saturating_sub(down_at);
+                        if is_free && took + slack < least {
+                            return Err(format!(
+                                "{} has {} serving {took:?} after it was down; the least is {least:?}",
+                                scene.names[agent], scene.names[of]
+                            ));
+                        }
+                    }
+                    _ => episode.counts &= is_free,
+                }
+            }
+        }
+        Ok(())
+    }
+}

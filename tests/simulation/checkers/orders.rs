@@ -1,0 +1,194 @@
+//! An operator's word is obeyed by all who must know it, holds as long as it was given for, and not longer.
+//!
+//! Who must know it: the agent that took it; whoever was connected for long enough with one that knows it, whether or not
+//! that one still lives; and whoever knew it before a crash, unless its disk was lost. Two words about the same thing at
+//! two agents that do not know of each other: the one that holds over the other.
+
+use std::time::Duration;
+
+use daemun_fleet::FleetView;
+use daemun_fleet::view::{OrderView, State};
+use daemun_sync::orders::{About, Order, Verb};
+
+use super::Checker;
+use crate::scene::{Scene, Word};
+
+/// What is on disk: longer ago than the shell's pause between two writes.
+const KEPT: Duration = Duration::from_secs(1);
+/// A question that was lost when the link was not yet well keeps the asker waiting: hold, grace and pause.
+const RETRY: Duration = Duration::from_millis(2100);
+
+/// Who must know which word, and since when: by agent and word.
+#[derive(Default)]
+pub(crate) struct Orders {
+    knows: Vec<Vec<Option<Duration>>>,
+    disks: Vec<u32>,
+}
+
+impl Checker for Orders {
+    fn name(&self) -> &'static str {
+        "orders"
+    }
+
+    fn look(&mut self, scene: &Scene, _changed: Option<usize>) -> Result<(), String> {
+        self.learn(scene);
+        for agent in 0..scene.count() {
+            let Some(view) = scene.view(agent).filter(|_| scene.runs_for(agent) >= scene.warm_up()) else {
+                continue;
+            };
+            self.look_at(scene, agent, view, &About::Fleet, view.paused.as_ref())?;
+            for name in &scene.names {
+                let about = About::Datacenter(name.clone());
+                self.look_at(scene, agent, view, &about, view.datacenters[name].order.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Orders {
+    fn learn(&mut self, scene: &Scene) {
+        self.disks.resize(scene.count(), 0);
+        self.knows.resize(scene.count(), Vec::new());
+        let soon = scene.sharing() + RETRY;
+        for agent in 0..scene.count() {
+            let knows = &mut self.knows[agent];
+            knows.resize(scene.words.len(), None);
+            let at = &scene.agents[agent];
+            if at.disk != self.disks[agent] {
+                self.disks[agent] = at.disk;
+                knows.fill(None);
+            }
+            if at.view.is_none() {
+                // It has crashed: what it learned just before is not on its disk.
+                let is_kept = |since: &Duration| *since + KEPT <= at.runs.since;
+                knows.iter_mut().for_each(|knows| *knows = knows.filter(is_kept));
+            }
+        }
+        for (number, word) in scene.words.iter().enumerate() {
+            // While it warms up it says nothing.
+            let has_said =
+                scene.runs_for(word.agent) >= scene.warm_up().max(scene.now.saturating_sub(word.at));
+            if has_said && word.at + scene.sharing() >= scene.now {
+                self.knows[word.agent][number].get_or_insert(scene.now);
+            }
+        }
+        for agent in 0..scene.count() {
+            let connected = scene.connections(agent);
+            for number in 0..scene.words.len() {
+                let Some(since) = self.knows[agent][number].filter(|since| *since + soon <= scene.now) else {
+                    continue;
+                };
+                for (other, held) in connected.iter().enumerate() {
+                    if *held >= soon && since + soon <= scene.now {
+                        self.knows[other][number].get_or_insert(scene.now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_at(
+        &self,
+        scene: &Scene,
+        agent: usize,
+        view: &FleetView,
+        about: &About,
+        shown: Option<&OrderView>,
+    ) -> Result<(), String> {
+        let all = || scene.words.iter().filter(|word| word.order.about == *about);
+        let known = scene
+            .words
+            .iter()
+            .zip(&self.knows[agent])
+            .filter(|(word, knows)| word.order.about == *about && knows.is_some());
+        let best = known
+            .map(|(word, _)| word)
+            .reduce(|best, word| if word.order.holds_over(&best.order) { word } else { best });
+        let name = &scene.names[agent];
+        match (shown, best) {
+            (None, None) => Ok(()),
+            (None, Some(best)) => {
+                let may_be_over =
+                    |word: &Word| word.order.revision >= best.order.revision && may_have_expired(scene, word);
+                let is_replaced =
+                    |word: &Word| !word.order.verb.binds() && word.order.holds_over(&best.order);
+                if !best.order.verb.binds() || all().any(|word| may_be_over(word) || is_replaced(word)) {
+                    return Ok(());
+                }
+                Err(format!("{name} does not obey {:?}, given {:?} ago", best.order, scene.now - best.at))
+            }
+            (Some(shown), best) => {
+                let Some(word) = all().find(|word| word.order.reason == shown.reason) else {
+                    return Err(format!("{name} obeys {shown:?}, which nobody said"));
+                };
+                if let Some(best) = best.filter(|best| best.order.holds_over(&word.order)) {
+                    return Err(format!("{name} obeys {shown:?} and not {:?}", best.order));
+                }
+                if must_have_expired(scene, agent, word) {
+                    return Err(format!("{name} obeys {shown:?}, given {:?} ago", scene.now - word.at));
+                }
+                is_obeyed(scene, view, word)
+                    .map_err(|what| format!("{name} does not obey {:?}: {what}", word.order))
+            }
+        }
+    }
+}
+
+/// A fleet's clocks drift by so much.
+fn drift(duration: Duration) -> Duration {
+    duration / 2000
+}
+
+/// An agent that was down has only its wall clock to tell for how long, and says so when it jumped.
+fn may_have_expired(scene: &Scene, word: &Word) -> bool {
+    let Some(ms) = word.order.for_ms.filter(|_| word.order.verb.binds()) else { return false };
+    let held = Duration::from_millis(ms);
+    let is_misled = |agent: usize| {
+        let begun = scene.agents[agent].begun_at;
+        begun > word.at && scene.jumped_at[agent].is_some_and(|at| at > word.at && at < begun)
+    };
+    if (0..scene.count()).any(is_misled) {
+        return true;
+    }
+    scene.now + drift(held) + Duration::from_millis(2) >= word.at + held
+}
+
+/// Each agent has a timer of its own. One that began after the word was said goes by its disk, and a clock that jumped
+/// while it was down, until it has heard another.
+fn must_have_expired(scene: &Scene, agent: usize, word: &Word) -> bool {
+    let Some(ms) = word.order.for_ms else { return false };
+    let soon = scene.sharing() + RETRY;
+    let connected = scene.connections(agent);
+    let knew = |at: usize| scene.now.saturating_sub(scene.runs_for(at)) <= word.at;
+    let is_told = (0..scene.count()).any(|at| connected[at] >= soon.max(scene.warm_up()) && knew(at));
+    let held = Duration::from_millis(ms);
+    let begun = if is_told { word.at } else { scene.agents[agent].runs.since.max(word.at) };
+    scene.now >= begun + held + drift(held) + soon + scene.warm_up()
+}
+
+fn is_obeyed(scene: &Scene, view: &FleetView, word: &Word) -> Result<(), String> {
+    let Word { order: Order { about, verb, .. }, at, .. } = word;
+    let datacenter = match about {
+        About::Fleet => None,
+        About::Datacenter(name) => Some(&view.datacenters[name]),
+    };
+    let state = datacenter.map_or(State::Serving, |datacenter| datacenter.state);
+    let is_so = match verb {
+        Verb::Drain { over_ms } => {
+            let ttl = scene.config.dns.names.iter().map(|name| name.ttl_seconds).max().unwrap_or(0);
+            let long = Duration::from_millis(*over_ms) + Duration::from_secs(ttl.into());
+            let must_be_empty = scene.now >= *at + long + drift(long) + scene.sharing() + scene.warm_up();
+            matches!(state, State::Drained | State::Down)
+                || (!must_be_empty && matches!(state, State::Draining(_)))
+        }
+        Verb::Pin { state: pinned } => state == *pinned,
+        Verb::Forget => state == State::Drained && datacenter.is_some_and(|at| at.is_forgotten),
+        Verb::Pause { states, .. } => view
+            .datacenters
+            .iter()
+            .all(|(name, at)| at.order.is_some() || states.get(name).is_none_or(|state| *state == at.state)),
+        Verb::Restore | Verb::Resume | Verb::Expired => false,
+    };
+    if is_so { Ok(()) } else { Err(format!("{state} ({view:?})")) }
+}
