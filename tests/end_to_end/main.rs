@@ -3,11 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 #![expect(clippy::disallowed_methods, reason = "an observer from outside has its own clock")]
 
+mod attacker;
 mod audits;
 mod command_line;
 mod deploy;
+mod drains;
 mod failover;
 mod fleet;
+mod load;
+mod namespaces;
+mod network;
 mod reload;
 mod resolvers;
 mod roles;
@@ -15,4 +20,5 @@ mod steering;
 mod streams;
 mod tour;
 mod transports;
+mod words;
 mod world_map;
