@@ -4,30 +4,26 @@
 //! It drives [`Core`] as the shell does: an input, then what is to be done, then a nap to the next thing due, but not
 //! longer than a tick.
 
+mod queue;
+mod traffic;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemun_fleet::view::Frontier;
 use daemun_fleet::{Config, FleetView};
-use daemun_sync::core::{Answer, Core, Fold, Input, Kept, Output};
-use daemun_sync::facts::Batch;
-use daemun_sync::orders::Left;
-use daemun_sync::pull::{Ask, Greeting};
+use daemun_sync::core::{Core, Fold, Input, Kept, Output};
 use daemun_sync::verbs;
 
 use crate::checkers::Checker;
 use crate::clock::MachineClock;
 use crate::faults::{Act, Calm, Fault, apply};
-use crate::fleet::datacenter_at;
 use crate::random::Random;
 use crate::scene::{Agent, Door, Scene, Sight, Since, Way, Word};
+use queue::{Event, Happening, Scheduled};
 
-/// What a TCP sender waits before it sends a lost packet again, doubled each time; and how often it does.
-const RESEND_US: u64 = 200_000;
-const RESENDS_MAX: u32 = 5;
 /// Facts are on disk so long after they changed, at most.
 const KEEP_US: u64 = 250_000;
 /// Checkers look at least so often.
@@ -58,71 +54,6 @@ pub(crate) struct Violation {
     pub(crate) checker: &'static str,
     pub(crate) at: Duration,
     pub(crate) what: String,
-}
-
-#[derive(Debug)]
-enum Event {
-    Act(usize),
-    Beat,
-    /// For an agent in one of its lives.
-    Of(usize, u32, Happening),
-}
-
-#[derive(Debug)]
-enum Happening {
-    Wake,
-    Probed {
-        server: String,
-        address: IpAddr,
-        fails: Option<&'static str>,
-    },
-    /// A question has arrived.
-    Asked {
-        from: usize,
-        from_life: u32,
-        number: u64,
-        after: Frontier,
-        hold: Duration,
-    },
-    HoldIsOver {
-        id: u64,
-    },
-    Answered {
-        peer: usize,
-        number: u64,
-        answer: Box<Answer>,
-    },
-    Failed {
-        peer: usize,
-        number: u64,
-    },
-    Keep,
-}
-
-struct Scheduled {
-    at_us: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.number) == (other.at_us, other.number)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.number).cmp(&(other.at_us, other.number))
-    }
 }
 
 /// A question that is held until there is news.
@@ -526,113 +457,6 @@ impl World {
             machine.wakes_at_us = at_us;
             let life = self.scene.agents[agent].life;
             self.schedule(at_us, Event::Of(agent, life, Happening::Wake));
-        }
-    }
-
-    fn one_way(&mut self, way: Way) -> u64 {
-        way.delay_us + self.plan.random.below(way.delay_us / 4 + 1)
-    }
-
-    fn probe(&mut self, agent: usize, server: String, address: IpAddr) {
-        let of = datacenter_at(address);
-        let Sight { way, lies, slow_us } = self.scene.sights[agent][of].value;
-        let timeout_us = micros(self.scene.config.sync.probe.timeout);
-        let takes_us = self.one_way(way) + self.one_way(way);
-        let is_lost = way.is_cut || self.plan.random.chance(way.loss) || takes_us >= timeout_us;
-        let (after_us, mut fails) = match self.scene.doors[of].value {
-            Door::Well if !is_lost => (takes_us, None),
-            Door::Refuses if !is_lost => (takes_us, Some("refused")),
-            _ => (timeout_us, Some("timed out")),
-        };
-        if lies {
-            fails = if fails.is_some() { None } else { Some("a lie") };
-        }
-        if let Some(slow_us) = slow_us {
-            self.later(agent, after_us + slow_us, Happening::Probed { server, address, fails });
-        }
-    }
-
-    /// When a message on a private link arrives: TCP sends again what is lost.
-    fn travel(&mut self, from: usize, to: usize) -> Option<u64> {
-        let way = self.scene.links[from][to].value;
-        if way.is_cut {
-            return None;
-        }
-        let mut us = self.one_way(way);
-        for tries in 0..RESENDS_MAX {
-            if !self.plan.random.chance(way.loss) {
-                return Some(us);
-            }
-            us += RESEND_US << tries;
-        }
-        None
-    }
-
-    fn ask(&mut self, from: usize, peer: &str, ask: Ask) {
-        let Some(to) = self.scene.names.iter().position(|name| name == peer) else { return };
-        let from_life = self.scene.agents[from].life;
-        match self.travel(from, to) {
-            Some(us) => {
-                let Ask { number, after, hold } = ask;
-                self.later(to, us, Happening::Asked { from, from_life, number, after, hold });
-            }
-            // Some networks say that they are cut, others are silent.
-            None if self.plan.random.chance(300) => {
-                let us = self.one_way(self.scene.links[from][to].value);
-                self.later(from, us, Happening::Failed { peer: to, number: ask.number });
-            }
-            None => {}
-        }
-    }
-
-    fn asked(
-        &mut self,
-        at: usize,
-        from: usize,
-        from_life: u32,
-        number: u64,
-        after: Frontier,
-        hold: Duration,
-    ) {
-        let input = Input::Asked { peer: self.scene.names[from].clone(), after: after.clone() };
-        self.hand_in(at, input);
-        self.next_number += 1;
-        let id = self.next_number;
-        let machine = &mut self.machines[at];
-        let received_unix_ms = machine.clock.at(self.now_us).unix_ms;
-        let held = Held { id, from, from_life, number, after, received_unix_ms };
-        let Some(core) = &machine.core else { return };
-        match core.answer(&held.after) {
-            Some(found) => self.reply(at, held, found),
-            None => {
-                machine.held.push(held);
-                self.later(at, micros(hold), Happening::HoldIsOver { id });
-            }
-        }
-    }
-
-    fn reply(&mut self, from: usize, held: Held, (batch, left): (Batch, Vec<Left>)) {
-        let greeting = Greeting {
-            datacenter: self.scene.names[from].clone(),
-            config_digest: self.scene.config.digest.clone(),
-            received_unix_ms: held.received_unix_ms,
-            sent_unix_ms: self.machines[from].clock.at(self.now_us).unix_ms,
-        };
-        let answer = Answer { greeting, batch, left };
-        let times = if self.plan.random.chance(self.plan.duplication) { 2 } else { 1 };
-        for _ in 0..times {
-            if let Some(us) = self.travel(from, held.from) {
-                let answer = Box::new(answer.clone());
-                let happening = Happening::Answered { peer: from, number: held.number, answer };
-                self.schedule(self.now_us + us, Event::Of(held.from, held.from_life, happening));
-            }
-        }
-    }
-
-    fn reply_failure(&mut self, from: usize, to: usize, to_life: u32, number: u64) {
-        if let Some(us) = self.travel(from, to) {
-            let happening = Happening::Failed { peer: from, number };
-            self.schedule(self.now_us + us, Event::Of(to, to_life, happening));
         }
     }
 }

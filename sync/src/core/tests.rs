@@ -544,7 +544,7 @@ fn a_new_config_keeps_what_is_known() {
     assert_eq!(seoul.links().len(), 1);
 }
 
-/// Found by a reviewer: an agent that had lost its disk let in at once who had just been out, as nobody else remembered.
+/// What was found: an agent that had lost its disk let in at once who had just been out, as nobody else remembered.
 #[test]
 fn who_lost_its_disk_is_told_by_the_others_whom_it_held_back() {
     let mut rig = Rig::new(&["seoul", "frankfurt"], "");
@@ -565,7 +565,7 @@ fn who_lost_its_disk_is_told_by_the_others_whom_it_held_back() {
     assert!(rig.all_say("frankfurt", State::Serving));
 }
 
-/// Found by a reviewer: an old memory of "never was out" outvoted who was just coming back.
+/// What was found: an old memory of "never was out" outvoted who was just coming back.
 #[test]
 fn an_old_memory_lifts_nobodys_hold() {
     let mut rig = Rig::new(&NAMES, "");
@@ -586,7 +586,7 @@ fn an_old_memory_lifts_nobodys_hold() {
     assert!(rig.all_say("frankfurt", State::Serving));
 }
 
-/// Found by a reviewer: when a pin to service ended, users who were well served were taken away.
+/// What was found: when a pin to service ended, users who were well served were taken away.
 #[test]
 fn the_end_of_a_pin_to_service_moves_nobody() {
     let mut rig = Rig::new(&NAMES, "");
