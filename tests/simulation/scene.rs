@@ -125,9 +125,14 @@ impl Scene {
     /// The time it takes, at most, from when a door dies to the votes of those who look at it: it has just answered, the
     /// next probe is as late as it may be, and its failure and those of the whole burst take the whole time-out.
     pub(crate) fn detection(&self) -> Duration {
+        self.detection_by(self.config.sync.probe.fall_alone)
+    }
+
+    /// The same for a burst of so many.
+    pub(crate) fn detection_by(&self, fall: u32) -> Duration {
         let probe = &self.config.sync.probe;
         let late = |gap: Duration| gap + gap / 10;
-        late(probe.interval) + probe.timeout + late(probe.burst_gap) * (probe.fall - 1) + probe.timeout
+        late(probe.interval) + probe.timeout + late(probe.burst_gap) * (fall - 1) + probe.timeout
     }
 
     /// The time it takes, at most, from when an agent writes something to when all connected agents know it: an answer

@@ -16,11 +16,9 @@ use daemun_fleet::view::State;
 use super::Checker;
 use crate::scene::{Door, Scene};
 
-/// The longest that was seen, for the report.
+/// It needs no memory: all that counts is since when what is so.
 #[derive(Default)]
-pub(crate) struct DeadLeaves {
-    pub(crate) looked: u64,
-}
+pub(crate) struct DeadLeaves;
 
 impl Checker for DeadLeaves {
     fn name(&self) -> &'static str {
@@ -28,19 +26,28 @@ impl Checker for DeadLeaves {
     }
 
     fn look(&mut self, scene: &Scene, _changed: Option<usize>) -> Result<(), String> {
-        let bound = scene.detection() + scene.sharing();
+        let probe = &scene.config.sync.probe;
         for of in 0..scene.count() {
             let dead_for = scene.doors[of].lasts(scene.now, |door| *door != Door::Well);
-            if dead_for < bound {
+            if dead_for < scene.detection_by(probe.fall) + scene.sharing() {
                 continue;
             }
             for agent in 0..scene.count() {
                 let Some(view) = scene.view(agent) else { continue };
                 let at = &view.datacenters[&scene.names[of]];
-                if at.state == State::Down || is_ordered(view, of, scene) || !binds(scene, view, agent, of) {
+                if at.state == State::Down || is_ordered(view, of, scene) {
                     continue;
                 }
-                self.looked += 1;
+                // One alone must be surer.
+                let fall = match deciding(scene, view, agent, of) {
+                    0 => continue,
+                    1 => probe.fall_alone,
+                    _ => probe.fall,
+                };
+                let bound = scene.detection_by(fall) + scene.sharing();
+                if dead_for < bound {
+                    continue;
+                }
                 return Err(format!(
                     "{} has {} {} ({}), {dead_for:?} after its door died; the bound is {bound:?}",
                     scene.names[agent], scene.names[of], at.state, at.why
@@ -57,7 +64,8 @@ fn is_ordered(view: &FleetView, of: usize, scene: &Scene) -> bool {
         || order.is_some_and(|order| order.verb.starts_with("pin") || order.verb == "forget")
 }
 
-fn binds(scene: &Scene, view: &FleetView, agent: usize, of: usize) -> bool {
+/// How many see well that it is dead, if those decide; else none.
+fn deciding(scene: &Scene, view: &FleetView, agent: usize, of: usize) -> usize {
     let connected = scene.connections(agent);
     let in_play = |at: &usize| *at != of && !view.datacenters[&scene.names[*at]].is_forgotten;
     let has_a_say = |at: &usize| connected[*at] > Duration::ZERO || !is_surely_silent(scene, *at);
@@ -68,10 +76,9 @@ fn binds(scene: &Scene, view: &FleetView, agent: usize, of: usize) -> bool {
             && scene.runs_for(*at) >= scene.warm_up()
             && sees_truly_for(scene, *at, of) >= long
     });
-    if good.is_empty() {
-        return false;
-    }
-    bad.is_empty() || (good.len() > bad.len() && good.iter().all(|at| !may_be_doubted(scene, view, *at)))
+    let they_decide =
+        bad.is_empty() || (good.len() > bad.len() && good.iter().all(|at| !may_be_doubted(scene, view, *at)));
+    if they_decide { good.len() } else { 0 }
 }
 
 /// That a dead door is dead is seen through loss, and through a cut of one's own.

@@ -15,9 +15,6 @@ use daemun_fleet::view::State;
 use super::Checker;
 use crate::scene::{Door, Scene};
 
-const PENALTY: Duration = Duration::from_secs(5);
-const PENALTY_MAX: Duration = Duration::from_secs(300);
-
 /// The last view of each agent.
 #[derive(Default)]
 pub(crate) struct HealthyStays {
@@ -85,17 +82,19 @@ fn may_be_doubted(scene: &Scene, view: &FleetView, observer: usize, long: Durati
     others.iter().filter(is_well).count() * 2 < others.len()
 }
 
-/// A door that died again and again must be calm for longer: each observer doubles what it asks for, from five seconds
-/// with the second time.
+/// A door that died again and again must be calm for longer: each observer doubles what it asks for, from the second time
+/// on.
 fn is_well_for(scene: &Scene, of: usize, long: Duration) -> bool {
     let door = &scene.doors[of];
+    let probe = &scene.config.sync.probe;
     let deaths = door.changes / 2;
-    let penalty = if deaths < 2 { Duration::ZERO } else { PENALTY * (1 << (deaths - 2).min(8)) };
-    door.lasts(scene.now, |door| *door == Door::Well) >= long + penalty.min(PENALTY_MAX)
+    let penalty = if deaths < 2 { Duration::ZERO } else { probe.flap_penalty * (1 << (deaths - 2).min(8)) };
+    door.lasts(scene.now, |door| *door == Door::Well) >= long + penalty.min(probe.flap_penalty_max)
 }
 
 /// The same for one's own eyes; who loses most probes may have seen a door die many times.
 fn sees_well_for(scene: &Scene, observer: usize, of: usize, long: Duration) -> bool {
-    let penalty = if scene.sights[observer][of].changes == 0 { Duration::ZERO } else { PENALTY_MAX };
+    let longest = scene.config.sync.probe.flap_penalty_max;
+    let penalty = if scene.sights[observer][of].changes == 0 { Duration::ZERO } else { longest };
     scene.sees_well_for(observer, of) >= long + penalty
 }

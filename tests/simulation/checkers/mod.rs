@@ -26,7 +26,7 @@ pub(crate) trait Checker {
 pub(crate) fn all(datacenters: usize) -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(healthy_stays::HealthyStays::default()),
-        Box::new(dead_leaves::DeadLeaves::default()),
+        Box::new(dead_leaves::DeadLeaves),
         Box::new(no_fast_flip::NoFastFlip::default()),
         Box::new(generations::Generations::default()),
         Box::new(same_view::SameView::default()),

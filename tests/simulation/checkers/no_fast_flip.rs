@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use daemun_fleet::view::State;
+use daemun_sync::orders::About;
 
 use super::Checker;
-use crate::scene::Scene;
+use crate::scene::{Scene, Word};
 
 /// Clocks drift, and another observer may have begun to count so much earlier.
 const SLACK_US_PER_S: u64 = 500;
@@ -19,6 +20,8 @@ const SLACK_US_PER_S: u64 = 500;
 struct Episode {
     /// When it went down first.
     begun_at: Option<Duration>,
+    /// All words about it that had been said by then had surely been heard.
+    is_clear: bool,
     /// When the view last had it down.
     down_at: Option<Duration>,
     /// Nothing has been said or cut off since.
@@ -58,8 +61,12 @@ impl Checker for NoFastFlip {
                     });
                 match at.state {
                     State::Down => {
-                        let begun_at = episode.begun_at.or(Some(scene.now));
-                        *episode = Episode { begun_at, down_at: Some(scene.now), counts: is_free };
+                        if episode.begun_at.is_none() {
+                            episode.begun_at = Some(scene.now);
+                            episode.is_clear = has_heard_all(scene, agent, of);
+                        }
+                        episode.down_at = Some(scene.now);
+                        episode.counts = is_free && episode.is_clear;
                     }
                     State::Serving => {
                         let Episode { down_at: Some(down_at), counts: true, .. } = std::mem::take(episode)
@@ -80,4 +87,19 @@ impl Checker for NoFastFlip {
         }
         Ok(())
     }
+}
+
+/// Whether every word about a datacenter or the fleet was heard by an agent before now, in this life. A word that is heard
+/// while the datacenter is down lets it back, whenever it was said.
+fn has_heard_all(scene: &Scene, agent: usize, of: usize) -> bool {
+    // With a question that was lost when the link was not yet well: hold, grace and pause.
+    let soon = scene.sharing() * 2 + Duration::from_millis(2100);
+    let connected = scene.connections(agent);
+    let is_about = |word: &&Word| match &word.order.about {
+        About::Fleet => true,
+        About::Datacenter(name) => *name == scene.names[of],
+    };
+    scene.words.iter().filter(is_about).all(|word| {
+        connected[word.agent] >= soon && word.at + soon <= scene.now && scene.agents[agent].begun_at < word.at
+    })
 }
