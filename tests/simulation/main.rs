@@ -72,7 +72,14 @@ fn stories() {
                     events.fetch_add(count, Ordering::Relaxed);
                     digests.fetch_xor(digest ^ seed, Ordering::Relaxed);
                 }
-                Err(violation) => failed.push(replay(seed, &violation)),
+                Err(violation) => {
+                    let how = replay(seed, &violation);
+                    println!("{how}");
+                    failed.push(how);
+                }
+            }
+            if (seed + 1).is_multiple_of(1000) {
+                println!("{} of {seeds} stories begun", seed + 1);
             }
         }
     };
@@ -138,6 +145,9 @@ fn lost_probes_take_nobody_out() {
                 return failed;
             }
             let datacenters = [2, 3, 5][(seed % 3) as usize];
+            if (seed - first + 1).is_multiple_of(1000) {
+                println!("{} of {hours} hours begun", seed - first + 1);
+            }
             match loss::play(seed, datacenters, Duration::from_secs(3600)) {
                 Ok(count) => {
                     events.fetch_add(count, Ordering::Relaxed);
