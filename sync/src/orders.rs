@@ -148,6 +148,8 @@ pub struct Left {
 struct Known {
     order: Order,
     heard_at: Duration,
+    /// How far a drain had gone when it was heard here, as time from its beginning.
+    head_start: Duration,
     ends_at: Option<Duration>,
     /// By a wall clock, across a restart: what a peer says holds over it.
     is_guess: bool,
@@ -166,7 +168,8 @@ impl Timers {
         if is_news {
             let ends_at =
                 order.for_ms.filter(|_| order.verb.binds()).map(|ms| now + Duration::from_millis(ms));
-            let known = Known { order: order.clone(), heard_at: now, ends_at, is_guess: false };
+            let head_start = Duration::ZERO;
+            let known = Known { order: order.clone(), heard_at: now, head_start, ends_at, is_guess: false };
             self.known.insert(order.about.clone(), known);
         }
         is_news
@@ -234,6 +237,22 @@ impl Timers {
         over.map(end).collect()
     }
 
+    /// Takes in how far a drain has gone, as far as anyone has said: whoever heard of it late, or began again, goes on from
+    /// there and does not wait for steps that are done.
+    pub fn hear_drained(
+        &mut self,
+        datacenter: &str,
+        percent: Option<u8>,
+        now: Duration,
+        empty_after: Duration,
+    ) {
+        let Some(known) = self.known.get_mut(&About::Datacenter(datacenter.to_owned())) else { return };
+        let Verb::Drain { over_ms } = known.order.verb else { return };
+        let over = Duration::from_millis(over_ms);
+        let gone = percent.map_or(over + empty_after, |percent| drained_since(percent, over));
+        known.head_start = known.head_start.max(gone.saturating_sub(now.saturating_sub(known.heard_at)));
+    }
+
     /// How far each drain has gone by now: datacenter, revision, percentage left or `None` when it is empty, which is
     /// `empty_after` the last step: when no answer is kept anywhere any more.
     pub fn drains(&self, now: Duration, empty_after: Duration) -> Vec<(String, u64, Option<u8>)> {
@@ -242,7 +261,7 @@ impl Timers {
             else {
                 return None;
             };
-            let passed = now.saturating_sub(known.heard_at);
+            let passed = now.saturating_sub(known.heard_at) + known.head_start;
             let over = Duration::from_millis(*over_ms);
             let left = (passed < over + empty_after).then(|| drained_to(passed, over));
             Some((name.clone(), known.order.revision, left))
@@ -260,6 +279,12 @@ pub fn drained_to(passed: Duration, over: Duration) -> u8 {
     let percent = 100 * (u128::from(DRAIN_STEPS) - 1 - step) / u128::from(DRAIN_STEPS);
     // Not empty before its time.
     u8::try_from(percent).unwrap_or(0).max(1)
+}
+
+/// How long after the beginning of a drain over some time this percentage is left, at the earliest.
+fn drained_since(percent: u8, over: Duration) -> Duration {
+    let steps = DRAIN_STEPS.saturating_sub(1).saturating_sub(u32::from(percent) * DRAIN_STEPS / 100);
+    if percent == 0 { over } else { over * steps / DRAIN_STEPS }
 }
 
 #[cfg(test)]
@@ -342,5 +367,25 @@ mod tests {
         timers.hear(&order(4, Verb::Drain { over_ms: 10_000 }, "a"), Duration::ZERO);
         let at = |at| timers.drains(at * second, 5 * second)[0].2;
         assert_eq!((at(0), at(5), at(10), at(14), at(15)), (Some(90), Some(40), Some(0), Some(0), None));
+    }
+
+    /// Found by the simulator: who heard of a drain late began it anew, whatever the others had done of it.
+    #[test]
+    fn a_drain_that_is_heard_late_goes_on_from_where_it_is() {
+        let second = Duration::from_secs(1);
+        let (over, ttl) = (10 * second, 5 * second);
+        let mut timers = Timers::default();
+        timers.hear(&order(4, Verb::Drain { over_ms: 10_000 }, "a"), 100 * second);
+        timers.hear_drained("seoul", Some(30), 101 * second, ttl);
+        let at = |timers: &Timers, at| timers.drains(at * second, ttl)[0].2;
+        assert_eq!([101, 102, 104, 105, 109].map(|now| at(&timers, now)), [30, 20, 1, 0, 0].map(Some));
+        assert_eq!(at(&timers, 110), None, "empty only when no answer is kept any more");
+        timers.hear_drained("seoul", Some(90), 106 * second, ttl);
+        assert_eq!(at(&timers, 106), Some(0), "it never goes back");
+        timers.hear_drained("seoul", None, 106 * second, ttl);
+        assert_eq!(at(&timers, 106), None);
+        for percent in [90, 80, 50, 10, 1, 0] {
+            assert_eq!(drained_to(drained_since(percent, over), over), percent);
+        }
     }
 }

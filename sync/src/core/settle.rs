@@ -171,6 +171,9 @@ impl Core {
         for (datacenter, revision, percent) in self.timers.drains(moment.now, empty_after) {
             // As far as anyone has come: whoever heard of it late does not go back.
             let said = self.facts.drained(&datacenter, revision).map(|(percent, _)| percent);
+            if let Some(said) = said {
+                self.timers.hear_drained(&datacenter, said, moment.now, empty_after);
+            }
             let percent = said.map_or(percent, |said| said.min(percent));
             self.facts.state(&self.me, moment.unix_ms, Body::Drained { datacenter, revision, percent });
         }
