@@ -31,8 +31,8 @@ use watch::Watches;
 
 /// The most authors whose facts are kept: those of the config, and some that it does not know (yet, or any more).
 const AUTHORS_MAX: usize = 2 * DATACENTERS_MAX;
-/// After a restart an agent says nothing until its own eyes have seen every server, or this long: its last words may be
-/// old, and whatever it writes would make them count again.
+/// After a restart an agent says nothing until its own eyes have seen every server and it knows of every peer whether it is
+/// there, or this long: its last words may be old, and whatever it writes would make them count again.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// What another process saw longer ago says nothing of now.
 const GLIMPSE_MAX: Duration = Duration::from_secs(3);

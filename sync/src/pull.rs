@@ -81,6 +81,8 @@ pub struct Puller {
     phase: Phase,
     number: u64,
     heard_at: Duration,
+    /// It has answered since we began or woke up.
+    is_heard: bool,
     up_since: Option<Duration>,
     failure: Option<String>,
     is_cut: bool,
@@ -95,6 +97,7 @@ impl Puller {
             phase: Phase::Resting { until: now },
             number: 0,
             heard_at: now,
+            is_heard: false,
             up_since: None,
             failure: None,
             is_cut: false,
@@ -143,6 +146,7 @@ impl Puller {
         });
         self.phase = Phase::Resting { until: now + REST };
         self.heard_at = now;
+        self.is_heard = true;
         self.up_since.get_or_insert(now);
         self.failure = None;
         self.is_cut = false;
@@ -169,6 +173,7 @@ impl Puller {
         if !self.is_cut {
             self.heard_at = now;
         }
+        self.is_heard = false;
         self.up_since = None;
         self.phase = Phase::Resting { until: now };
         self.skew = Skew::default();
@@ -184,9 +189,9 @@ impl Puller {
         self.up_since
     }
 
-    /// It has answered or failed at least once.
-    pub fn has_tried(&self) -> bool {
-        self.failure.is_some() || self.config_digest.is_some()
+    /// Whether the peer is there is known: it has answered since we began or woke up, or the link is cut.
+    pub fn is_known(&self) -> bool {
+        self.is_heard || self.is_cut
     }
 
     /// What the last failure said, while it fails.

@@ -83,7 +83,7 @@ impl Core {
     /// Begins a new life when it is time to.
     fn has_begun(&mut self, moment: Moment) -> bool {
         let Some(until) = self.warming_up_until else { return true };
-        let has_looked = self.watches.all_fresh() && self.pullers.values().all(Puller::has_tried);
+        let has_looked = self.watches.all_fresh() && self.pullers.values().all(Puller::is_known);
         if moment.now < until && !has_looked {
             return false;
         }

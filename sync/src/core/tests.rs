@@ -493,7 +493,38 @@ fn after_a_sleep_it_looks_again_before_it_speaks() {
             seoul.handle(at(ms), Input::Probed { server, address, old: Duration::ZERO, outcome: Ok(()) });
         }
     }
+    assert_eq!(seoul.facts().head("seoul"), before, "whether the others are there is not known yet");
+    for output in seoul.poll(at(3)) {
+        let Output::Ask { peer, ask } = output else { continue };
+        let greeting = Greeting {
+            datacenter: peer.clone(),
+            config_digest: String::new(),
+            received_unix_ms: 0,
+            sent_unix_ms: 0,
+        };
+        let answer = Answer { greeting, batch: Batch::default(), left: Vec::new() };
+        seoul.handle(at(3), Input::Answered { peer, number: ask.number, answer });
+    }
+    seoul.handle(at(200), Input::Tick);
     assert!(seoul.facts().head("seoul") > before, "a new life, with what it sees now");
+}
+
+/// Found by the simulator: an agent that began again did not know yet that a third was silent, and until it did the old
+/// votes of the third let back who was dead.
+#[test]
+fn who_begins_again_gives_no_silent_one_a_say() {
+    let mut rig = Rig::new(&NAMES, "");
+    rig.dead.extend(["frankfurt", "virginia"]);
+    rig.stop("virginia");
+    rig.run(8);
+    assert!(rig.all_say("frankfurt", State::Down));
+    rig.stop("frankfurt");
+    rig.start("frankfurt", false);
+    for _ in 0..200 {
+        rig.now += STEP;
+        rig.step();
+        assert_eq!(rig.state("seoul", "frankfurt"), State::Down, "{:?}", rig.now);
+    }
 }
 
 /// Found by the simulator: an answer that lay in a buffer while the process was stopped brought back a word that was over,
