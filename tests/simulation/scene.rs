@@ -49,8 +49,15 @@ pub(crate) struct Way {
     pub(crate) is_cut: bool,
     /// Messages lost, in thousandths: of a private link and its TCP those that must be sent again.
     pub(crate) loss: u32,
-    /// One way, microseconds.
+    /// One way, microseconds; up to a quarter more by jitter.
     pub(crate) delay_us: u64,
+}
+
+impl Way {
+    /// The most that it takes, one way.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.delay_us + self.delay_us / 4)
+    }
 }
 
 /// How one observer sees one datacenter's door.
@@ -192,10 +199,12 @@ impl Scene {
     }
 
     /// For how long an observer's outcomes of probes of a datacenter have been what they should be: honest, prompt, not
-    /// cut, and losing no more than is borne.
+    /// cut, losing no more than is borne, and there and back before the time-out: what takes longer looks dead.
     pub(crate) fn sees_well_for(&self, observer: usize, of: usize) -> Duration {
+        let timeout = self.config.sync.probe.timeout;
         let good = |sight: &Sight| {
-            !sight.way.is_cut && sight.way.loss <= PROBE_LOSS_MAX && !sight.lies && sight.slow_us == Some(0)
+            let is_in_time = sight.way.slowest() * 2 < timeout && sight.slow_us == Some(0);
+            !sight.way.is_cut && sight.way.loss <= PROBE_LOSS_MAX && !sight.lies && is_in_time
         };
         self.sights[observer][of].lasts(self.now, good).min(self.runs_for(observer))
     }
