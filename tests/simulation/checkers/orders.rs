@@ -3,6 +3,9 @@
 //! Who must know it: the agent that took it; whoever was connected for long enough with one that knows it, whether or not
 //! that one still lives; and whoever knew it before a crash, unless its disk was lost. Two words about the same thing at
 //! two agents that do not know of each other: the one that holds over the other.
+//!
+//! When a drain must be over: whoever shows a step of it goes on from there, and so do those connected with it. While
+//! nobody who knows of it runs it stands still, as nobody moves the users.
 
 use std::time::Duration;
 
@@ -23,6 +26,8 @@ const RETRY: Duration = Duration::from_millis(2100);
 pub(crate) struct Orders {
     knows: Vec<Vec<Option<Duration>>>,
     disks: Vec<u32>,
+    /// When a drain must be over by the steps that an agent has shown in its life: by agent and word.
+    drained_by: Vec<Vec<Option<Duration>>>,
 }
 
 impl Checker for Orders {
@@ -32,6 +37,7 @@ impl Checker for Orders {
 
     fn look(&mut self, scene: &Scene, _changed: Option<usize>) -> Result<(), String> {
         self.learn(scene);
+        self.learn_drains(scene);
         for agent in 0..scene.count() {
             let Some(view) = scene.view(agent).filter(|_| scene.runs_for(agent) >= scene.warm_up()) else {
                 continue;
@@ -88,6 +94,49 @@ impl Orders {
         }
     }
 
+    fn learn_drains(&mut self, scene: &Scene) {
+        self.drained_by.resize(scene.count(), Vec::new());
+        let ttl = scene.config.dns.names.iter().map(|name| name.ttl_seconds).max().unwrap_or(0);
+        for (agent, drained_by) in self.drained_by.iter_mut().enumerate() {
+            drained_by.resize(scene.words.len(), None);
+            let Some(view) = &scene.agents[agent].view else {
+                drained_by.fill(None);
+                continue;
+            };
+            for (word, drained_by) in scene.words.iter().zip(drained_by) {
+                let (About::Datacenter(name), Verb::Drain { over_ms }) =
+                    (&word.order.about, &word.order.verb)
+                else {
+                    continue;
+                };
+                let at = &view.datacenters[name];
+                if at.order.as_ref().is_none_or(|order| order.reason != word.order.reason) {
+                    continue;
+                }
+                let over = Duration::from_millis(*over_ms);
+                // From the beginning of a step: the last tenth begins with one user in a hundred left.
+                let left = match at.state {
+                    State::Draining(0) => Duration::ZERO,
+                    State::Draining(percent) => over * u32::from(percent / 10 + 1).min(10) / 10,
+                    _ => over,
+                };
+                let long = left + Duration::from_secs(ttl.into());
+                let by = scene.now + long + drift(long);
+                *drained_by = Some(drained_by.map_or(by, |known| known.min(by)));
+            }
+        }
+    }
+
+    /// Whether an agent must show the end of a drain: by its own steps, or by those of one that it is connected with.
+    fn must_be_drained(&self, scene: &Scene, agent: usize, number: usize) -> bool {
+        let soon = scene.sharing() + RETRY;
+        let connected = scene.connections(agent);
+        (0..scene.count()).any(|at| {
+            let is_over = |by: Duration| scene.now >= by + soon + scene.warm_up();
+            connected[at] >= soon.max(scene.warm_up()) && self.drained_by[at][number].is_some_and(is_over)
+        })
+    }
+
     fn look_at(
         &self,
         scene: &Scene,
@@ -119,16 +168,18 @@ impl Orders {
                 Err(format!("{name} does not obey {:?}, given {:?} ago", best.order, scene.now - best.at))
             }
             (Some(shown), best) => {
-                let Some(word) = all().find(|word| word.order.reason == shown.reason) else {
+                let is_shown = |word: &Word| word.order.about == *about && word.order.reason == shown.reason;
+                let Some(number) = scene.words.iter().position(is_shown) else {
                     return Err(format!("{name} obeys {shown:?}, which nobody said"));
                 };
+                let word = &scene.words[number];
                 if let Some(best) = best.filter(|best| best.order.holds_over(&word.order)) {
                     return Err(format!("{name} obeys {shown:?} and not {:?}", best.order));
                 }
                 if must_have_expired(scene, agent, word) {
                     return Err(format!("{name} obeys {shown:?}, given {:?} ago", scene.now - word.at));
                 }
-                is_obeyed(scene, view, word)
+                is_obeyed(view, word, self.must_be_drained(scene, agent, number))
                     .map_err(|what| format!("{name} does not obey {:?}: {what}", word.order))
             }
         }
@@ -167,20 +218,17 @@ fn must_have_expired(scene: &Scene, agent: usize, word: &Word) -> bool {
     scene.now >= begun + held + drift(held) + soon + scene.warm_up()
 }
 
-fn is_obeyed(scene: &Scene, view: &FleetView, word: &Word) -> Result<(), String> {
-    let Word { order: Order { about, verb, .. }, at, .. } = word;
+fn is_obeyed(view: &FleetView, word: &Word, must_be_drained: bool) -> Result<(), String> {
+    let Order { about, verb, .. } = &word.order;
     let datacenter = match about {
         About::Fleet => None,
         About::Datacenter(name) => Some(&view.datacenters[name]),
     };
     let state = datacenter.map_or(State::Serving, |datacenter| datacenter.state);
     let is_so = match verb {
-        Verb::Drain { over_ms } => {
-            let ttl = scene.config.dns.names.iter().map(|name| name.ttl_seconds).max().unwrap_or(0);
-            let long = Duration::from_millis(*over_ms) + Duration::from_secs(ttl.into());
-            let must_be_empty = scene.now >= *at + long + drift(long) + scene.sharing() + scene.warm_up();
+        Verb::Drain { .. } => {
             matches!(state, State::Drained | State::Down)
-                || (!must_be_empty && matches!(state, State::Draining(_)))
+                || (!must_be_drained && matches!(state, State::Draining(_)))
         }
         Verb::Pin { state: pinned } => state == *pinned,
         Verb::Forget => state == State::Drained && datacenter.is_some_and(|at| at.is_forgotten),
