@@ -3,7 +3,8 @@
 //! In one agent's view, from the last moment it had a datacenter down to serving. Not when an operator's word about it or
 //! about the fleet was in force or given since: a word goes at once. Not when the agent was at some time since not
 //! running, or not connected with most of the others: what it saw alone binds nobody, and what it hears late was decided
-//! without it.
+//! without it. For the same reason not when no more than half of all others had said down: while some are doubted or
+//! silent, fewer decide, and who decides next need not agree with them.
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ struct Episode {
     is_clear: bool,
     /// When the view last had it down.
     down_at: Option<Duration>,
+    /// More than half of all others said so.
+    is_sure: bool,
     /// Nothing has been said or cut off since.
     counts: bool,
 }
@@ -66,7 +69,8 @@ impl Checker for NoFastFlip {
                             episode.is_clear = has_heard_all(scene, agent, of);
                         }
                         episode.down_at = Some(scene.now);
-                        episode.counts = is_free && episode.is_clear;
+                        episode.is_sure |= say_down(&at.why) * 2 > scene.count() - 1;
+                        episode.counts = is_free && episode.is_clear && episode.is_sure;
                     }
                     State::Serving => {
                         let Episode { down_at: Some(down_at), counts: true, .. } = std::mem::take(episode)
@@ -87,6 +91,11 @@ impl Checker for NoFastFlip {
         }
         Ok(())
     }
+}
+
+/// How many say down, as the view tells why it is: "2 of 3 say down (…): …".
+fn say_down(why: &str) -> usize {
+    why.split_once(" of ").and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
 }
 
 /// Whether every word about a datacenter or the fleet was heard by an agent before now, in this life. A word that is heard
