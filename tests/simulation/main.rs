@@ -101,7 +101,7 @@ fn one_story() {
 }
 
 /// Stories that once went wrong, each with what it had found.
-const FOUND: [(u64, &str); 11] = [
+const FOUND: [(u64, &str); 14] = [
     (42, "a drain went back from its beginning when the agent that leads it restarted"),
     (222, "an agent's claim that another is silent, refuted at once, let bad eyes decide alone for a moment"),
     (331, "the same, by two who came back from a partition"),
@@ -113,6 +113,9 @@ const FOUND: [(u64, &str); 11] = [
     (2127, "a clock that jumped while its agent was down ended a word for all"),
     (2179, "an answer that lay in a buffer while the process was stopped brought back a word that was over"),
     (2592, "one that heard of a silent one by others only kept its last words in force"),
+    (8686, "who heard of a drain late waited anew for steps that others had long done"),
+    (16618, "an operator's word from before a failure let back at once, by one who had not seen it down"),
+    (17756, "one who began again did not know yet that a third was silent, whose old vote let back the dead"),
 ];
 
 #[test]
