@@ -43,6 +43,9 @@ const NUMBER_MAX: u64 = 1 << 53;
 /// The first of January 2026, milliseconds of Unix time: a life is numbered from the milliseconds since. An agent writes
 /// far less than a fact a millisecond, so a later life begins above all numbers of the earlier ones.
 const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
+/// Where the clock has gone back, a life begins above all that is known by the milliseconds modulo this, a quarter of an
+/// hour and more: what the life before wrote last may be on no disk, and be under way.
+const BIRTHS_SPREAD: u64 = 1 << 20;
 
 /// How facts become a view: [`judge`], but for tests of the tests.
 pub type Fold = fn(&Config, &Facts) -> Judgement;
@@ -226,7 +229,7 @@ impl Core {
         let begins_again = self.warming_up_until.is_none() && known_of_us > self.facts.head(&self.me);
         if begins_again {
             // From a life whose clock was ahead of ours: begin again above it.
-            self.facts.begin_life(&self.me, known_of_us + 1, moment.unix_ms);
+            self.facts.begin_life(&self.me, self.next_birth(moment), moment.unix_ms);
         }
         let batch = self.acceptable(answer.batch);
         let is_news = self.facts.merge(&batch);
@@ -235,6 +238,14 @@ impl Core {
         }
         self.timers.hear_left(&answer.left, moment.now);
         begins_again || is_news
+    }
+
+    /// The number at which a new life is to begin. Two lives that know the same of the earlier ones begin at different
+    /// numbers, as time has passed between them.
+    fn next_birth(&self, moment: Moment) -> u64 {
+        let clock = moment.unix_ms.saturating_sub(EPOCH_UNIX_MS);
+        let known = self.facts.head(&self.me).max(self.others_know);
+        if clock > known { clock } else { known.saturating_add(1 + clock % BIRTHS_SPREAD) }
     }
 
     /// Takes the operators' words from the facts of the fleet's datacenters.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use daemun_fleet::config::{Check, DOOR_ROLE};
 use daemun_fleet::view::{Health, State};
 
-use super::{Core, EPOCH_UNIX_MS, Moment};
+use super::{Core, Moment};
 use crate::admission::{self, Admission, Out};
 use crate::facts::{Body, Facts};
 use crate::gate::PeerLink;
@@ -92,8 +92,7 @@ impl Core {
         self.resume_admissions(moment);
         let drained: Vec<Body> =
             self.facts.of(&self.me).map(|fact| &fact.body).filter(is_drained).cloned().collect();
-        let at_least = moment.unix_ms.saturating_sub(EPOCH_UNIX_MS).max(self.others_know.saturating_add(1));
-        self.facts.begin_life(&self.me, at_least, moment.unix_ms);
+        self.facts.begin_life(&self.me, self.next_birth(moment), moment.unix_ms);
         // Who has been drained so far is not given users again by a restart.
         for body in drained {
             self.facts.append(&self.me, moment.unix_ms, body);

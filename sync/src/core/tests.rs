@@ -433,6 +433,23 @@ fn a_clock_that_went_back_is_made_good_by_what_a_peer_knows() {
     assert_eq!(rig.cores["seoul"].facts(), rig.cores["virginia"].facts());
 }
 
+/// Found by the simulator: the clock had gone back, the agent crashed before its new life was on its disk, and the next one
+/// used the same numbers.
+#[test]
+fn after_a_clock_that_went_back_two_lives_differ_whatever_the_disk_knows() {
+    let config = Arc::new(config(&["seoul"]));
+    let mut facts = Facts::default();
+    facts.begin_life("seoul", 1_000_000, 0);
+    let kept = Kept { batch: facts.after(&Frontier::default()), ..Kept::default() };
+    let [first, second] = [0, 700].map(|ms| {
+        let at = |now: u64| Moment { now: Duration::from_millis(now), unix_ms: EPOCH_UNIX_MS + ms };
+        let mut core = Core::new("seoul", Arc::clone(&config), kept.clone(), at(0));
+        core.handle(at(5000), Input::Tick);
+        core.facts().head("seoul")
+    });
+    assert!(facts.head("seoul") < first && first < second, "{first} {second}");
+}
+
 /// Two agents under two configs must be done telling each other; who is not in mine has no say in my view.
 #[test]
 fn strangers_are_kept_but_have_no_say() {
