@@ -13,22 +13,29 @@ pub(crate) struct Since<T> {
     pub(crate) since: Duration,
     /// How often it has changed.
     pub(crate) changes: u32,
+    /// What was under way before has come by then.
+    pub(crate) settles_at: Duration,
 }
 
 impl<T: PartialEq> Since<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { value, since: Duration::ZERO, changes: 0 }
+        Self { value, since: Duration::ZERO, changes: 0, settles_at: Duration::ZERO }
     }
 
     pub(crate) fn set(&mut self, value: T, now: Duration) {
         if self.value != value {
-            *self = Self { value, since: now, changes: self.changes + 1 };
+            *self = Self { value, since: now, changes: self.changes + 1, settles_at: self.settles_at };
         }
     }
 
-    /// How long it has been so, if it is one of these; else zero.
+    /// Something is under way that comes late.
+    pub(crate) fn settle(&mut self, at: Duration) {
+        self.settles_at = self.settles_at.max(at);
+    }
+
+    /// How long it has been so, if it is one of these, and nothing late was under way; else zero.
     pub(crate) fn lasts(&self, now: Duration, is_so: impl FnOnce(&T) -> bool) -> Duration {
-        if is_so(&self.value) { now.saturating_sub(self.since) } else { Duration::ZERO }
+        if is_so(&self.value) { now.saturating_sub(self.since.max(self.settles_at)) } else { Duration::ZERO }
     }
 }
 

@@ -290,7 +290,7 @@ impl World {
         self.scene.agents[agent].life += 1;
         self.scene.agents[agent].begun_at = self.scene.now;
         let runs = &mut self.scene.agents[agent].runs;
-        *runs = Since { value: true, since: self.scene.now, changes: runs.changes + 1 };
+        *runs = Since { value: true, since: self.scene.now, changes: runs.changes + 1, ..*runs };
         self.published(agent);
         self.nap(agent);
     }

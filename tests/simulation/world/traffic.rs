@@ -38,11 +38,16 @@ impl World {
             fails = if fails.is_some() { None } else { Some("a lie") };
         }
         if let Some(slow_us) = slow_us {
+            if slow_us > 0 {
+                let at = Duration::from_micros(self.now_us + after_us + slow_us);
+                self.scene.sights[agent][of].settle(at);
+            }
             self.later(agent, after_us + slow_us, Happening::Probed { server, address, fails });
         }
     }
 
-    /// When a message on a private link arrives: TCP sends again what is lost.
+    /// When a message on a private link arrives: TCP sends again what is lost. What is lost more than once comes later than
+    /// the bounds allow for.
     pub(super) fn travel(&mut self, from: usize, to: usize) -> Option<u64> {
         let way = self.scene.links[from][to].value;
         if way.is_cut {
@@ -51,6 +56,9 @@ impl World {
         let mut us = self.one_way(way);
         for tries in 0..RESENDS_MAX {
             if !self.plan.random.chance(way.loss) {
+                if tries > 1 {
+                    self.scene.links[from][to].settle(Duration::from_micros(self.now_us + us));
+                }
                 return Some(us);
             }
             us += RESEND_US << tries;
