@@ -26,6 +26,7 @@ pub mod rates;
 mod refusals;
 mod serve;
 pub mod skew;
+pub mod store;
 pub mod verbs;
 
 use std::net::SocketAddr;

@@ -1,0 +1,154 @@
+//! How far behind this datacenter is, and what is past: from heartbeats in the logs, never from the absence of news.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::heads::Heads;
+use super::super::stamp::{Origin, OriginId};
+use super::{FUTURE_MAX_MS, Phase, Replica};
+use crate::core::Moment;
+
+/// Whether a lag is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Heartbeats arrive.
+    Known,
+    /// None arrives: the lag is at least what is said, and grows.
+    Unknown,
+    /// Its operations are from the future, and wait for their time.
+    Held,
+}
+
+/// How far behind one datacenter's log we are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// The datacenter.
+    pub datacenter: String,
+    /// Whether it is known.
+    pub stage: Stage,
+    /// Age of the newest heartbeat applied, milliseconds, corrected for the clocks' difference; at most so far behind are we
+    /// while it is known. `None`: none was ever applied.
+    pub behind_ms: Option<u64>,
+    /// Operations that it has and that are not applied here; `None`: it was not heard of late.
+    pub behind_operations: Option<u64>,
+    /// Our own operations that it is not known to have: exact, or more than the truth.
+    pub unconfirmed: u64,
+}
+
+impl Replica {
+    /// The lag to each other datacenter that is not forgotten.
+    pub fn lags(&self, moment: Moment) -> Vec<Lag> {
+        let lag = |(name, peer): (&String, &super::Peer)| {
+            let live = peer.origin.clone().or_else(|| self.live(name).cloned());
+            let id = live.as_ref().map(Origin::id);
+            let is_heard = self.hears(name, moment.now);
+            let heartbeat = id.and_then(|id| self.heartbeats.get(&id));
+            let behind_ms = heartbeat.map(|heartbeat| {
+                let (offset, doubt) = peer.skew.unwrap_or((0, 0));
+                // Their clock's reading, as ours would have read then, and never shorter than the truth.
+                let written = heartbeat.saturating_add_signed(offset.saturating_neg());
+                moment.unix_ms.saturating_sub(written).saturating_add(doubt)
+            });
+            let is_late = behind_ms
+                .is_none_or(|behind| behind > u64::try_from(super::SILENCE.as_millis()).unwrap_or(0));
+            let is_held = id.is_some_and(|id| self.held.contains_key(&id));
+            let stage = match (is_held, is_late || !is_heard) {
+                (true, _) => Stage::Held,
+                (false, true) => Stage::Unknown,
+                (false, false) => Stage::Known,
+            };
+            let ahead = id.map(|id| peer.received.of(id).saturating_sub(self.applied.of(id)));
+            let own = self.accepted.of(self.id);
+            Lag {
+                datacenter: name.clone(),
+                stage,
+                behind_ms,
+                behind_operations: ahead.filter(|_| is_heard),
+                unconfirmed: own.saturating_sub(self.has_received(name).of(self.id)),
+            }
+        };
+        self.counted().map(lag).collect()
+    }
+
+    /// What another datacenter is known to have on its disk: what it said, and what its log shows that it knew.
+    pub fn has_received(&self, peer: &str) -> Heads {
+        let mut received = self.peers.get(peer).map(|peer| peer.received.clone()).unwrap_or_default();
+        if let Some(known) = self.live(peer).and_then(|origin| self.knew(origin.id())) {
+            received.join(&known);
+        }
+        received
+    }
+
+    /// What an origin had applied when it wrote the newest entry that is applied here, itself included.
+    fn knew(&self, origin: OriginId) -> Option<Heads> {
+        let (known, sequence) = self.knowledge.get(&origin)?;
+        let mut known = (**known).clone();
+        known.raise(origin, *sequence);
+        Some(known)
+    }
+
+    /// What every datacenter that is not forgotten has applied, and nothing older than which can still arrive: what is only
+    /// remembered up to here may be forgotten. Each datacenter's newest entry says what it knew; whatever it writes later
+    /// is stamped later.
+    pub fn stable(&self) -> Heads {
+        let mut stable = self.applied.clone();
+        let mut known_to_any = Heads::default();
+        let mut live = vec![self.id];
+        for (name, _) in self.counted() {
+            let Some((id, known)) =
+                self.live(name).and_then(|origin| Some((origin.id(), self.knew(origin.id())?)))
+            else {
+                return Heads::default();
+            };
+            stable.meet(&known);
+            known_to_any.join(&known);
+            live.push(id);
+        }
+        // Of a log that is not written any more everything must be here that anyone has.
+        let is_whole = |(origin, sequence): (OriginId, u64)| {
+            live.contains(&origin) || self.applied.of(origin) >= sequence
+        };
+        let is_known = live.iter().all(|origin| *origin == self.id || stable.of(*origin) > 0);
+        if is_known && known_to_any.iter().all(is_whole) { stable } else { Heads::default() }
+    }
+
+    /// Up to where each log has been received by every datacenter that is not forgotten.
+    pub fn received_by_all(&self) -> Heads {
+        let mut all = self.received.clone();
+        for (name, _) in self.counted() {
+            all.meet(&self.has_received(name));
+        }
+        all
+    }
+
+    /// Everything that the peers in reach have is applied here, and no lag is unknown: the data is here. `Err`: what is
+    /// waited for.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub fn is_caught_up(&self, moment: Moment) -> Result<(), String> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err("its store is not open yet".to_owned());
+        }
+        if let Some(failure) = &self.failure {
+            return Err(format!("its store cannot write: {failure}"));
+        }
+        for lag in self.lags(moment).iter().filter(|lag| self.hears(&lag.datacenter, moment.now)) {
+            let Lag { datacenter, stage, behind_ms, behind_operations, .. } = lag;
+            match stage {
+                Stage::Held => return Err(format!("operations of {datacenter} are from the future")),
+                Stage::Unknown => return Err(format!("its lag to {datacenter} is unknown")),
+                Stage::Known => {}
+            }
+            let behind = behind_ms.unwrap_or(u64::MAX);
+            if behind > 2 * FUTURE_MAX_MS + 1000 || behind_operations.unwrap_or(u64::MAX) > 1000 {
+                return Err(format!(
+                    "it is {} operations and {:.1} s behind {datacenter}",
+                    behind_operations.unwrap_or(0),
+                    std::time::Duration::from_millis(behind).as_secs_f64()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! Writers that wait until their write is as durable as they asked.
+
+use std::time::Duration;
+
+use super::super::request::{Durability, Reply, Whereabouts};
+use super::super::stamp::Stamp;
+use super::{Phase, Replica};
+
+/// A write and who waits for it.
+#[derive(Clone, Debug)]
+pub(super) struct Wait {
+    pub(super) ticket: u64,
+    pub(super) stamps: Vec<Stamp>,
+    pub(super) durability: Durability,
+    pub(super) until: Duration,
+}
+
+impl Replica {
+    /// Lets somebody wait for the last operation that was staged.
+    pub(super) fn wait(&mut self, wait: Wait) {
+        let sequence = self.accepted.of(self.id);
+        if wait.durability == Durability::Memory {
+            return self.reply(sequence, wait, true);
+        }
+        self.waits.entry(sequence).or_default().push(wait);
+    }
+
+    fn reply(&mut self, sequence: u64, wait: Wait, is_done: bool) {
+        let whereabouts = self.whereabouts(sequence);
+        self.replies.push((wait.ticket, Reply::Written { stamps: wait.stamps, is_done, whereabouts }));
+    }
+
+    /// Where our own operations up to a number are known to be.
+    pub fn whereabouts(&self, sequence: u64) -> Whereabouts {
+        let mut whereabouts = Whereabouts {
+            local: self.received.of(self.id) >= sequence,
+            remote: Vec::new(),
+            missing: Vec::new(),
+        };
+        for (name, _) in self.counted() {
+            let has = self.has_received(name).of(self.id) >= sequence;
+            if has { &mut whereabouts.remote } else { &mut whereabouts.missing }.push(name.clone());
+        }
+        whereabouts
+    }
+
+    /// Ends the waits of writes that are as durable as asked.
+    pub(super) fn end_done_waits(&mut self) {
+        if self.waits.is_empty() {
+            return;
+        }
+        let local = self.received.of(self.id);
+        let mut remote: Vec<u64> =
+            self.counted().map(|(name, _)| self.has_received(name).of(self.id)).collect();
+        remote.sort_unstable_by(|a, b| b.cmp(a));
+        let is_done = |durability: Durability, sequence: u64| {
+            sequence <= local
+                && match durability {
+                    Durability::Memory | Durability::Local => true,
+                    Durability::Remote(count) => {
+                        remote.get(count as usize - 1).is_some_and(|received| *received >= sequence)
+                    }
+                    Durability::All => remote.iter().all(|received| *received >= sequence),
+                }
+        };
+        let mut done = Vec::new();
+        for (sequence, waits) in self.waits.range_mut(..=local) {
+            done.extend(
+                waits
+                    .extract_if(.., |wait| is_done(wait.durability, *sequence))
+                    .map(|wait| (*sequence, wait)),
+            );
+        }
+        self.waits.retain(|_, waits| !waits.is_empty());
+        for (sequence, wait) in done {
+            self.reply(sequence, wait, true);
+        }
+    }
+
+    /// Tells those who have waited long enough what is known. Nobody is told anything before it is known whether the
+    /// write is on the disk here.
+    pub(super) fn end_waits(&mut self, now: Duration) {
+        let local = self.received.of(self.id);
+        let mut over = Vec::new();
+        for (sequence, waits) in self.waits.range_mut(..=local) {
+            over.extend(waits.extract_if(.., |wait| wait.until <= now).map(|wait| (*sequence, wait)));
+        }
+        self.waits.retain(|_, waits| !waits.is_empty());
+        for (sequence, wait) in over {
+            self.reply(sequence, wait, false);
+        }
+    }
+
+    /// When the next of them has waited long enough.
+    pub fn wake_at(&self) -> Duration {
+        let waits = self.waits.values().flatten().map(|wait| wait.until).min();
+        let heartbeat = matches!(self.phase, Phase::Open).then_some(self.heartbeat_at);
+        waits.into_iter().chain(heartbeat).min().unwrap_or(Duration::MAX)
+    }
+}
