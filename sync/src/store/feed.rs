@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
 use super::heads::Heads;
-use super::journal::{Floor, Journal, JournalError, Read};
+use super::journal::{Floor, JournalError, Logs, Read};
 use super::op::{Batch, Key};
 use super::replica::{Cells, Denied, Replica, Word};
 use super::stamp::{Origin, OriginId};
@@ -193,7 +193,7 @@ impl Feeder {
     /// When it cannot be read.
     pub fn next(
         &mut self,
-        journal: &impl Journal,
+        journal: &impl Logs,
         cells: &impl Scan,
         origins: &BTreeMap<OriginId, Origin>,
     ) -> Result<Option<Down>, JournalError> {
@@ -239,7 +239,7 @@ impl Feeder {
 }
 
 /// Where the logs go on after what is applied.
-fn floors(journal: &impl Journal, applied: &Heads) -> Result<BTreeMap<OriginId, Floor>, JournalError> {
+fn floors(journal: &impl Logs, applied: &Heads) -> Result<BTreeMap<OriginId, Floor>, JournalError> {
     let mut floors = BTreeMap::new();
     for (origin, sequence) in applied.iter() {
         let chain = match journal.read_after(origin, sequence, 1)? {

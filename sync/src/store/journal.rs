@@ -44,14 +44,8 @@ pub struct Floor {
     pub chain: u64,
 }
 
-/// Logs by origin.
-pub trait Journal {
-    /// Appends batches, all or none of them, each to the end of its origin's log, and makes them durable.
-    ///
-    /// # Errors
-    /// Why not; see [`JournalError`] for what is then there.
-    fn append(&mut self, batches: &[Batch]) -> Result<(), JournalError>;
-
+/// Logs by origin, to be read.
+pub trait Logs {
     /// What follows a sequence in an origin's log: at most about so many bytes, never part of a write.
     ///
     /// # Errors
@@ -69,6 +63,15 @@ pub trait Journal {
 
     /// Every origin of which there is anything.
     fn origins(&self) -> Vec<Origin>;
+}
+
+/// Logs by origin, by the one who writes them.
+pub trait Journal: Logs {
+    /// Appends batches, all or none of them, each to the end of its origin's log, and makes them durable.
+    ///
+    /// # Errors
+    /// Why not; see [`JournalError`] for what is then there.
+    fn append(&mut self, batches: &[Batch]) -> Result<(), JournalError>;
 
     /// Learns the name of an origin.
     ///
@@ -139,16 +142,7 @@ impl MemoryJournal {
     }
 }
 
-impl Journal for MemoryJournal {
-    fn append(&mut self, batches: &[Batch]) -> Result<(), JournalError> {
-        for batch in batches.iter().filter(|batch| !batch.records.is_empty()) {
-            let log = self.logs.entry(batch.origin).or_default();
-            follows(log.head(), log.chain(), batch)?;
-            log.batches.insert(batch.last(), batch.clone());
-        }
-        Ok(())
-    }
-
+impl Logs for MemoryJournal {
     fn read_after(&self, origin: OriginId, sequence: u64, bytes: usize) -> Result<Read, JournalError> {
         let Some(log) = self.logs.get(&origin) else { return Ok(Read::Next(None)) };
         if sequence < log.floor.sequence {
@@ -184,6 +178,17 @@ impl Journal for MemoryJournal {
 
     fn origins(&self) -> Vec<Origin> {
         self.names.values().cloned().collect()
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn append(&mut self, batches: &[Batch]) -> Result<(), JournalError> {
+        for batch in batches.iter().filter(|batch| !batch.records.is_empty()) {
+            let log = self.logs.entry(batch.origin).or_default();
+            follows(log.head(), log.chain(), batch)?;
+            log.batches.insert(batch.last(), batch.clone());
+        }
+        Ok(())
     }
 
     fn name(&mut self, origin: &Origin) -> Result<(), JournalError> {

@@ -93,6 +93,25 @@ impl Key {
         &self.0
     }
 
+    /// These bytes, to compare keys with: they need be no key.
+    pub(super) fn raw(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What is before every key that begins with these bytes, and after every key before them.
+    pub(super) fn before(mut prefix: Vec<u8>) -> Self {
+        // Of two that differ in the last byte the lower, and behind it what no key goes on with.
+        match prefix.last_mut() {
+            Some(0) => drop(prefix.pop()),
+            Some(last) => {
+                *last -= 1;
+                prefix.extend([0xff; 8]);
+            }
+            None => {}
+        }
+        Self(prefix.into())
+    }
+
     /// Bytes with which all keys of a bucket begin.
     pub fn prefix(bucket: &str, prefix: &str) -> Vec<u8> {
         [bucket.as_bytes(), &[0], prefix.as_bytes()].concat()

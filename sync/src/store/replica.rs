@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use super::cell::{Cell, Loser};
 use super::heads::Heads;
-use super::journal::{Floor, Journal, JournalError, Read};
+use super::journal::{Floor, JournalError, Logs, Read};
 use super::op::{Action, Batch, Entry, Key, encode};
 use super::request::{Refusal, Reply};
 use super::stamp::{Hlc, Origin, OriginId, Stamp};
 use crate::core::Moment;
 pub use lag::{Lag, Stage};
+pub(crate) use receive::parse_dropped;
 pub use receive::{Denied, Word};
 use waits::Wait;
 
@@ -172,7 +173,7 @@ pub struct Replica {
 
 impl Replica {
     /// A store that goes on from what is in its journal and cells.
-    pub fn new(me: Origin, journal: &impl Journal, opened: Opened, moment: Moment) -> Self {
+    pub fn new(me: Origin, journal: &impl Logs, opened: Opened, moment: Moment) -> Self {
         let heads = journal.heads();
         let mut clock = Hlc::default();
         clock.see(opened.clock);
@@ -270,7 +271,7 @@ impl Replica {
     pub fn tick(
         &mut self,
         moment: Moment,
-        journal: &impl Journal,
+        journal: &impl Logs,
         cells: &mut impl Cells,
     ) -> Result<(), JournalError> {
         self.open_if_ready(moment);
@@ -288,7 +289,7 @@ impl Replica {
     fn apply_what_waits(
         &mut self,
         moment: Moment,
-        journal: &impl Journal,
+        journal: &impl Logs,
         cells: &mut impl Cells,
     ) -> Result<(), JournalError> {
         for (origin, _) in self.received.beyond(&self.applied) {
@@ -383,7 +384,7 @@ impl Replica {
 
     /// Takes back what was dropped when it was applied already; what was there before comes back from a peer that had not
     /// applied it ([`verify`](super::verify)).
-    fn take_back(&mut self, journal: &impl Journal, cells: &mut impl Cells) -> Result<(), JournalError> {
+    fn take_back(&mut self, journal: &impl Logs, cells: &mut impl Cells) -> Result<(), JournalError> {
         for (origin, sequence) in std::mem::take(&mut self.to_take_back) {
             let Read::Next(Some(batch)) = journal.read_after(origin, sequence.saturating_sub(1), 1)? else {
                 continue;
@@ -481,7 +482,7 @@ impl Replica {
     }
 
     /// Nothing of what was to be appended is durable.
-    pub fn not_committed(&mut self, journal: &impl Journal, error: &JournalError) {
+    pub fn not_committed(&mut self, journal: &impl Logs, error: &JournalError) {
         tracing::error!(%error, "the store cannot write");
         let waits = self.waits.split_off(&(self.received.of(self.id) + 1));
         for wait in waits.into_values().flatten() {
@@ -529,9 +530,14 @@ impl Replica {
         &self.applied
     }
 
-    /// Time of the clock: cells hold nothing later of our own.
-    pub fn clock(&self) -> Hlc {
-        self.clock
+    /// The newest time that was given or seen.
+    pub fn time(&self) -> u64 {
+        self.clock.last()
+    }
+
+    /// The other datacenters.
+    pub fn peers(&self) -> impl Iterator<Item = &str> {
+        self.peers.keys().map(String::as_str)
     }
 
     /// Operations applied since the start, heartbeats not among them.

@@ -112,6 +112,11 @@ impl Hlc {
         self.last = self.last.max(time);
     }
 
+    /// The newest time that was given or seen.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// How far it is ahead of the machine's clock, milliseconds.
     pub fn ahead_ms(&self, unix_ms: u64) -> u64 {
         (self.last >> LOGICAL_BITS).saturating_sub(unix_ms)

@@ -100,6 +100,14 @@ impl Replica {
         Ok(())
     }
 
+    /// A follower has made everything up to here durable.
+    pub fn confirmed(&mut self, moment: Moment, peer: &str, received: &Heads) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        known.received.join(received);
+        known.heard_at = Some(moment.now);
+        self.end_done_waits();
+    }
+
     /// Whether a store may speak for a datacenter.
     ///
     /// # Errors
