@@ -66,6 +66,8 @@ pub struct Element {
     added: BTreeMap<OriginId, (u64, u64)>,
     /// Additions that a removal has seen.
     removed: Heads,
+    /// The newest removal by each origin: remembered until everybody has applied it.
+    removals: Heads,
 }
 
 impl Element {
@@ -85,6 +87,7 @@ impl Element {
             *mine = (*mine).max(*addition);
         }
         self.removed.join(&other.removed);
+        self.removals.join(&other.removals);
     }
 }
 
@@ -144,10 +147,13 @@ impl Cell {
             }
             Action::SetAdd { element, .. } => {
                 let added = [(origin, (entry.sequence, time))].into();
-                self.element(element, &Element { added, removed: Heads::default() });
+                self.element(element, &Element { added, ..Element::default() });
             }
+            // What has seen nothing ends nothing.
+            Action::SetRemove { seen, .. } if seen.is_empty() => {}
             Action::SetRemove { element, seen, .. } => {
-                self.element(element, &Element { added: BTreeMap::new(), removed: seen.clone() });
+                let removals = [(origin, entry.sequence)].into_iter().collect();
+                self.element(element, &Element { added: BTreeMap::new(), removed: seen.clone(), removals });
             }
             Action::Heartbeat { .. } | Action::Drop { .. } => return None,
         }
@@ -249,7 +255,7 @@ impl Cell {
         let is_past = |origin: OriginId, sequence: u64| stable.of(origin) >= sequence;
         cell.elements.retain(|_, element| {
             let additions = element.added.iter().all(|(origin, (sequence, _))| is_past(*origin, *sequence));
-            element.is_in() || !additions || !stable.covers(&element.removed)
+            element.is_in() || !additions || !stable.covers(&element.removals)
         });
         let is_over = |register: &Register| {
             register.is_over(unix_ms) && is_past(register.stamp.origin, register.sequence)
@@ -286,3 +292,6 @@ impl Cell {
         register.chain(shares).chain(added).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
