@@ -23,7 +23,7 @@ use super::cell::Cell;
 use super::heads::Heads;
 use super::journal::{Floor, JournalError, Logs, Read};
 use super::op::{Batch, Key};
-use super::replica::{Cells, Denied, Replica, Word};
+use super::replica::{Cells, Denied, FUTURE_MAX_MS, Replica, Word};
 use super::stamp::{Origin, OriginId};
 use super::verify::{self, Range};
 use crate::core::Moment;
@@ -167,6 +167,9 @@ pub struct Feeder {
     follower: OriginId,
     sent: Heads,
     wants: BTreeSet<String>,
+    /// It has nothing but its own: it gets everything as it is now before any log. What is forgotten here may have ended
+    /// what is still in a log.
+    is_empty: bool,
     snapshot: Option<Snapshot>,
 }
 
@@ -179,7 +182,9 @@ struct Snapshot {
 impl Feeder {
     /// For a follower that wants what comes after.
     pub fn new(follower: &Origin, after: Heads, wants: BTreeSet<String>) -> Self {
-        Self { follower: follower.id(), sent: after, wants, snapshot: None }
+        let follower = follower.id();
+        let is_empty = after.iter().all(|(origin, _)| origin == follower);
+        Self { follower, sent: after, wants, is_empty, snapshot: None }
     }
 
     /// It wants others from now on.
@@ -197,6 +202,9 @@ impl Feeder {
         cells: &impl Scan,
         origins: &BTreeMap<OriginId, Origin>,
     ) -> Result<Option<Down>, JournalError> {
+        if std::mem::take(&mut self.is_empty) {
+            self.snapshot = Some(Snapshot { last: None, floors: floors(journal, &cells.applied())? });
+        }
         if self.snapshot.is_some() {
             return self.next_of_snapshot(cells).map(Some);
         }
@@ -241,6 +249,8 @@ impl Feeder {
 /// Where the logs go on after what is applied.
 fn floors(journal: &impl Logs, applied: &Heads) -> Result<BTreeMap<OriginId, Floor>, JournalError> {
     let mut floors = BTreeMap::new();
+    let mut applied = applied.clone();
+    applied.meet(&journal.heads());
     for (origin, sequence) in applied.iter() {
         let chain = match journal.read_after(origin, sequence, 1)? {
             Read::Next(Some(batch)) => batch.chain,
@@ -308,6 +318,9 @@ impl Replica {
     ) -> Result<u64, JournalError> {
         let made_of: BTreeMap<Key, Heads> =
             theirs.iter().map(|(key, cell)| (key.clone(), cell.made_of())).collect();
+        // What is from the future is healed when its time has come.
+        let now = moment.unix_ms + FUTURE_MAX_MS;
+        let theirs = theirs.into_iter().filter(|(_, cell)| cell.newest.unix_ms() <= now).collect();
         let changed = self.receive_cells(moment, cells, theirs)?;
         let had = |key: &Key| made_of.get(key).is_some_and(|heads| self.applied().covers(heads));
         Ok(changed.iter().filter(|key| had(key)).count() as u64)
