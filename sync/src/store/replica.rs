@@ -140,10 +140,12 @@ pub struct Replica {
     said: Arc<Heads>,
     /// The chain after what is accepted.
     chains: BTreeMap<OriginId, u64>,
+    /// The chain after our own that is durable.
+    own_chain: u64,
     /// What the newest applied entry of each origin knew, and its number.
     knowledge: BTreeMap<OriginId, (Arc<Heads>, u64)>,
-    /// The newest heartbeat applied of each origin, by its clock.
-    heartbeats: BTreeMap<OriginId, u64>,
+    /// The newest heartbeat applied of each origin, by its clock, and when that was.
+    heartbeats: BTreeMap<OriginId, (u64, Duration)>,
     /// To be appended: batches of others, then our own.
     outgoing: Vec<Batch>,
     /// Own entries that are not durable yet, and what the keys will then hold.
@@ -181,9 +183,12 @@ impl Replica {
         let origins: BTreeMap<_, _> =
             journal.origins().into_iter().chain([me.clone()]).map(|origin| (origin.id(), origin)).collect();
         let phase = Phase::Opening { since: moment.now, is_new: opened.is_new, goals: BTreeMap::new() };
+        // The keys may know more than the log: what is not in it was never said to be here.
         let mut others = opened.applied.clone();
+        others.meet(&heads);
         others.remove(id);
         Self {
+            own_chain: journal.chain(id),
             unnamed: vec![me.clone()],
             chains: heads.iter().map(|(origin, _)| (origin, journal.chain(origin))).collect(),
             me,
@@ -259,9 +264,22 @@ impl Replica {
         of_it.max_by_key(|origin| origin.incarnation)
     }
 
-    /// Peers that are not forgotten.
+    /// Peers that are not forgotten. One that has come back emptied counts, whoever has not taken back the word yet.
     fn counted(&self) -> impl Iterator<Item = (&String, &Peer)> {
-        self.peers.iter().filter(|(name, _)| !self.is_forgotten.contains(*name))
+        let is_forgotten = |name: &String| {
+            let refused = self.forgotten.get(name).copied().unwrap_or(0);
+            self.is_forgotten.contains(name)
+                && self.live(name).is_none_or(|origin| origin.incarnation <= refused)
+        };
+        self.peers.iter().filter(move |(name, _)| !is_forgotten(name))
+    }
+
+    /// What is applied and in the log, our own left out: what an own operation may say that it knew.
+    fn durably_applied(&self) -> Heads {
+        let mut known = self.applied.clone();
+        known.meet(&self.received);
+        known.remove(self.id);
+        known
     }
 
     /// Does what time asks for: heartbeats, operations whose time has come, writers that have waited long enough.
@@ -293,10 +311,13 @@ impl Replica {
         cells: &mut impl Cells,
     ) -> Result<(), JournalError> {
         for (origin, _) in self.received.beyond(&self.applied) {
-            let Read::Next(Some(batch)) =
-                journal.read_after(origin, self.applied.of(origin), CATCH_UP_BYTES)?
-            else {
-                continue;
+            let batch = match journal.read_after(origin, self.applied.of(origin), CATCH_UP_BYTES)? {
+                Read::Next(Some(batch)) => batch,
+                Read::Next(None) => continue,
+                Read::Gone(floor) => {
+                    let why = format!("the log of {origin} begins after {floor}, and the keys are older");
+                    return Err(JournalError::Corrupt(why));
+                }
             };
             for entry in batch.entries()? {
                 if !self.may_apply(&entry, moment.unix_ms) {
@@ -318,8 +339,19 @@ impl Replica {
     fn may_apply(&mut self, entry: &Entry, unix_ms: u64) -> bool {
         let origin = entry.stamp.origin;
         let due = entry.stamp.unix_ms().saturating_sub(FUTURE_MAX_MS);
-        // Our own were written by our own clock: users here have been told that they are there.
-        if due <= unix_ms || self.origins.get(&origin).is_some_and(|of| of.datacenter == self.me.datacenter) {
+        // What is never applied is not waited for.
+        if self.dropped.contains(&(origin, entry.sequence)) {
+            self.held.remove(&origin);
+            return true;
+        }
+        // What our clock has passed is no future: whatever we write is later. So nothing that was seen before a restart is
+        // held back after it, though the machine's clock went back. Our own were written by our own clock: users here have
+        // been told that they are there.
+        let is_passed = entry.stamp.time <= self.clock.last();
+        if due <= unix_ms
+            || is_passed
+            || self.origins.get(&origin).is_some_and(|of| of.datacenter == self.me.datacenter)
+        {
             self.held.remove(&origin);
             return true;
         }
@@ -335,13 +367,13 @@ impl Replica {
     /// Applies the next entry of its origin.
     fn apply(&mut self, entry: &Entry, moment: Moment, cells: &mut impl Cells) -> Result<(), JournalError> {
         let Stamp { time, origin } = entry.stamp;
+        let is_dropped = self.dropped.contains(&(origin, entry.sequence));
         match &entry.action {
             Action::Heartbeat { unix_ms } => {
-                self.heartbeats.insert(origin, *unix_ms);
+                self.heartbeats.insert(origin, (*unix_ms, moment.now));
             }
             Action::Drop { origin, sequence } => self.apply_drop(*origin, *sequence, entry, cells)?,
             action => {
-                let is_dropped = !self.dropped.is_empty() && self.dropped.contains(&(origin, entry.sequence));
                 if let Some(key) = action.key().filter(|_| !is_dropped) {
                     let mut cell = cells.get(key)?.unwrap_or_default();
                     if let Some(loser) = cell.apply(entry, moment.unix_ms) {
@@ -358,7 +390,9 @@ impl Replica {
             self.has_overtaken = true;
         }
         self.knowledge.insert(origin, (Arc::clone(&entry.known), entry.sequence));
-        self.clock.see(time);
+        if !is_dropped {
+            self.clock.see(time);
+        }
         Ok(())
     }
 
@@ -453,6 +487,7 @@ impl Replica {
     pub fn committed(&mut self, moment: Moment, cells: &mut impl Cells) -> Result<(), JournalError> {
         self.failure = None;
         self.received = self.accepted.clone();
+        self.own_chain = self.chains.get(&self.id).copied().unwrap_or(0);
         let result = self.apply_staged(moment, cells);
         self.staged.clear();
         self.staged_cells.clear();
@@ -463,6 +498,9 @@ impl Replica {
 
     fn apply_staged(&mut self, moment: Moment, cells: &mut impl Cells) -> Result<(), JournalError> {
         for entry in std::mem::take(&mut self.staged) {
+            if self.applied.of(self.id) + 1 != entry.sequence {
+                break; // what is before it is still to be read from the log
+            }
             match entry.action.key() {
                 // Written in the knowledge of all that is applied: it replaces whatever there is.
                 Some(key)
@@ -495,8 +533,13 @@ impl Replica {
         self.failure = Some(error.clone());
         self.staged.clear();
         self.staged_cells.clear();
+        // What a disk that failed has taken all the same counts.
+        self.received = journal.heads();
         self.accepted = self.received.clone();
         self.chains = self.received.iter().map(|(origin, _)| (origin, journal.chain(origin))).collect();
+        self.own_chain = journal.chain(self.id);
+        // Others' operations are applied though they are not durable: what we write next must not say that they are here.
+        self.others = Arc::new(self.durably_applied());
         self.said = Arc::default();
     }
 
@@ -555,3 +598,6 @@ impl Replica {
         self.failure.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests;

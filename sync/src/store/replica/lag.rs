@@ -43,11 +43,13 @@ impl Replica {
             let id = live.as_ref().map(Origin::id);
             let is_heard = self.hears(name, moment.now);
             let heartbeat = id.and_then(|id| self.heartbeats.get(&id));
-            let behind_ms = heartbeat.map(|heartbeat| {
+            let behind_ms = heartbeat.map(|(heartbeat, applied_at)| {
                 let (offset, doubt) = peer.skew.unwrap_or((0, 0));
                 // Their clock's reading, as ours would have read then, and never shorter than the truth.
                 let written = heartbeat.saturating_add_signed(offset.saturating_neg());
-                moment.unix_ms.saturating_sub(written).saturating_add(doubt)
+                let age = moment.unix_ms.saturating_sub(written).saturating_add(doubt);
+                // Whatever the clocks say, it is at least as old as it has been here.
+                age.max(u64::try_from(moment.now.saturating_sub(*applied_at).as_millis()).unwrap_or(u64::MAX))
             });
             let is_late = behind_ms
                 .is_none_or(|behind| behind > u64::try_from(super::SILENCE.as_millis()).unwrap_or(0));
@@ -72,8 +74,11 @@ impl Replica {
 
     /// What another datacenter is known to have on its disk: what it said, and what its log shows that it knew.
     pub fn has_received(&self, peer: &str) -> Heads {
-        let mut received = self.peers.get(peer).map(|peer| peer.received.clone()).unwrap_or_default();
-        if let Some(known) = self.live(peer).and_then(|origin| self.knew(origin.id())) {
+        let live = self.live(peer);
+        // What a store that is replaced had went with it.
+        let said = self.peers.get(peer).filter(|peer| peer.origin.as_ref() == live);
+        let mut received = said.map(|peer| peer.received.clone()).unwrap_or_default();
+        if let Some(known) = live.and_then(|origin| self.knew(origin.id())) {
             received.join(&known);
         }
         received
@@ -108,13 +113,16 @@ impl Replica {
         let is_whole = |(origin, sequence): (OriginId, u64)| {
             live.contains(&origin) || self.applied.of(origin) >= sequence
         };
-        let is_known = live.iter().all(|origin| *origin == self.id || stable.of(*origin) > 0);
+        // Each knows every live store: what it had of the earlier lives of that one, it had before.
+        let is_known = live.iter().all(|origin| stable.of(*origin) > 0);
         if is_known && known_to_any.iter().all(is_whole) { stable } else { Heads::default() }
     }
 
-    /// Up to where each log has been received by every datacenter that is not forgotten.
+    /// Up to where each log has been received by every datacenter that is not forgotten, and applied here: what waits for
+    /// its time is read from the log.
     pub fn received_by_all(&self) -> Heads {
         let mut all = self.received.clone();
+        all.meet(&self.applied);
         for (name, _) in self.counted() {
             all.meet(&self.has_received(name));
         }

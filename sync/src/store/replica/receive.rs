@@ -44,6 +44,9 @@ pub enum Denied {
     /// Its datacenter is not in the config.
     #[error("datacenter {0} is not in the config here")]
     NotInConfig(String),
+    /// A newer store has taken its place.
+    #[error("the store {0} was replaced by a newer one of its datacenter")]
+    Replaced(Origin),
     /// It runs as our datacenter.
     #[error("the store {0} says that it is of this datacenter: are there two processes of it?")]
     Twin(Origin),
@@ -92,7 +95,10 @@ impl Replica {
         if let Phase::Opening { goals, .. } = &mut self.phase {
             goals.entry(peer.to_owned()).or_insert_with(|| word.received.clone());
         }
-        if word.received.of(self.id) > self.accepted.of(self.id) {
+        let is_newest = |origin: &Origin| {
+            origin.datacenter != self.me.datacenter || origin.incarnation <= self.me.incarnation
+        };
+        if word.received.of(self.id) > self.received.of(self.id) || !self.origins.values().all(is_newest) {
             self.begin_again(moment);
         }
         self.open_if_ready(moment);
@@ -123,6 +129,9 @@ impl Replica {
         if self.forgotten.get(peer).is_some_and(|refused| store.incarnation <= *refused) {
             return Err(Denied::Forgotten(store.clone()));
         }
+        if self.live(peer).is_some_and(|live| store.incarnation < live.incarnation) {
+            return Err(Denied::Replaced(store.clone()));
+        }
         Ok(())
     }
 
@@ -138,16 +147,26 @@ impl Replica {
         Ok(())
     }
 
-    /// Others know more of our log than we do: our disk is an old copy. What we write from now on is another origin's, and
-    /// what is missing of the old one comes from those who have it.
+    /// Others know more of our log than we do, or of a newer store in our place: our disk is an old copy. What we write from
+    /// now on is another origin's, and what is missing of the old one comes from those who have it.
     fn begin_again(&mut self, moment: Moment) {
+        self.end_all_waits();
+        // What is on its way to the disk would go on where others know something else.
+        let (id, received) = (self.id, self.received.of(self.id));
+        self.outgoing.retain(|batch| batch.origin != id);
+        self.staged.clear();
+        self.staged_cells.clear();
+        self.accepted.remove(id);
+        self.accepted.raise(id, received);
+        self.chains.insert(id, self.own_chain);
+        self.own_chain = 0;
         let newest = self.origins.values().filter(|origin| origin.datacenter == self.me.datacenter);
         let above = newest.map(|origin| origin.incarnation + 1).max().unwrap_or(0);
         self.me.incarnation = above.max(moment.unix_ms);
         self.id = self.me.id();
         self.origins.insert(self.id, self.me.clone());
         self.unnamed.push(self.me.clone());
-        self.others = std::sync::Arc::new(self.applied.clone());
+        self.others = std::sync::Arc::new(self.durably_applied());
         self.said = std::sync::Arc::default();
         tracing::warn!(origin = %self.me, "the disk is older than what others know: a new incarnation begins");
         let goals = self.peers.iter().filter(|(_, peer)| peer.heard_at.is_some());
@@ -160,6 +179,10 @@ impl Replica {
         let Phase::Opening { since, is_new, goals } = &self.phase else { return };
         let waited = moment.now.saturating_sub(*since);
         let is_late = waited >= if *is_new { OPEN_ALONE } else { OPEN_AGAIN };
+        // What the log has and the keys do not comes first: what is written next is to know it.
+        if self.has_more(moment.unix_ms) {
+            return;
+        }
         let is_ready = self.counted().all(|(name, peer)| match goals.get(name) {
             None => is_late,
             Some(goal) if *is_new => {
@@ -213,7 +236,11 @@ impl Replica {
         for entry in entries {
             let is_next = self.applied.of(origin) + 1 == entry.sequence;
             if !is_next && self.applied.of(origin) >= entry.sequence {
-                continue; // applied before a write failed
+                // Applied before a write failed, and only now to be durable.
+                if origin != self.id {
+                    std::sync::Arc::make_mut(&mut self.others).raise(origin, entry.sequence);
+                }
+                continue;
             }
             if !is_next || !self.may_apply(&entry, moment.unix_ms) {
                 break;
@@ -249,7 +276,8 @@ impl Replica {
             }
             let mut cell = cells.get(&key)?.unwrap_or_default();
             let (is_changed, loser) = cell.join(&other, moment.unix_ms);
-            self.clock.see(cell.newest.time.min((moment.unix_ms + super::FUTURE_MAX_MS) << 16));
+            // Whatever is written here from now on is later, as with any operation that is applied.
+            self.clock.see(cell.newest.time);
             if let Some(loser) = loser {
                 self.conflicts.push(Conflict { key: key.clone(), loser });
             }
@@ -264,21 +292,23 @@ impl Replica {
 
     /// A snapshot is complete: all of it was taken in, and is as if each log had been received up to its floor.
     pub fn end_of_snapshot(&mut self, floors: &BTreeMap<OriginId, Floor>) {
+        let mut adopted = BTreeSet::new();
         for (&origin, &floor) in floors {
             if origin == self.id || floor.sequence <= self.accepted.of(origin) {
                 // Applied, though it may not be received: nothing of it is to be asked for the cells' sake.
                 continue;
             }
+            adopted.insert(origin);
             self.accepted.raise(origin, floor.sequence);
             self.received.raise(origin, floor.sequence);
             self.chains.insert(origin, floor.chain);
             self.floors.insert(origin, floor);
-            if self.applied.raise(origin, floor.sequence) {
-                std::sync::Arc::make_mut(&mut self.others).raise(origin, floor.sequence);
-            }
+            self.applied.raise(origin, floor.sequence);
+            std::sync::Arc::make_mut(&mut self.others).raise(origin, floor.sequence);
+            self.held.remove(&origin);
         }
-        self.outgoing
-            .retain(|batch| floors.get(&batch.origin).is_none_or(|floor| batch.first > floor.sequence));
+        // The log goes on after the floor; what was on its way to the disk is below it.
+        self.outgoing.retain(|batch| !adopted.contains(&batch.origin));
     }
 
     /// Floors that the journal is to begin at, once the cells are durable.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::request::{Durability, Reply, Whereabouts};
+use super::super::request::{Durability, Refusal, Reply, Whereabouts};
 use super::super::stamp::Stamp;
 use super::{Phase, Replica};
 
@@ -50,15 +50,13 @@ impl Replica {
             return;
         }
         let local = self.received.of(self.id);
-        let mut remote: Vec<u64> =
-            self.counted().map(|(name, _)| self.has_received(name).of(self.id)).collect();
-        remote.sort_unstable_by(|a, b| b.cmp(a));
+        let remote: Vec<u64> = self.counted().map(|(name, _)| self.has_received(name).of(self.id)).collect();
         let is_done = |durability: Durability, sequence: u64| {
             sequence <= local
                 && match durability {
                     Durability::Memory | Durability::Local => true,
                     Durability::Remote(count) => {
-                        remote.get(count as usize - 1).is_some_and(|received| *received >= sequence)
+                        remote.iter().filter(|received| **received >= sequence).count() >= count as usize
                     }
                     Durability::All => remote.iter().all(|received| *received >= sequence),
                 }
@@ -88,6 +86,21 @@ impl Replica {
         self.waits.retain(|_, waits| !waits.is_empty());
         for (sequence, wait) in over {
             self.reply(sequence, wait, false);
+        }
+    }
+
+    /// Answers everybody: what comes after belongs to another origin. What is not on the disk never will be.
+    pub(super) fn end_all_waits(&mut self) {
+        let local = self.received.of(self.id);
+        for (sequence, waits) in std::mem::take(&mut self.waits) {
+            for wait in waits {
+                if sequence <= local {
+                    self.reply(sequence, wait, false);
+                } else {
+                    let why = "others know more of it than it does itself".to_owned();
+                    self.replies.push((wait.ticket, Reply::Refused(Refusal::NotOpen(why))));
+                }
+            }
         }
     }
 
