@@ -20,6 +20,7 @@ mod fleet;
 mod loss;
 mod random;
 mod scene;
+mod store;
 mod story;
 #[cfg(test)]
 mod twins;
