@@ -57,6 +57,8 @@ pub(super) struct Plan {
     /// Time between two writes of the keys to disk, at most.
     pub(super) keep_us: u64,
     pub(super) compare_us: u64,
+    /// So many entries of a log each keeps though all have them.
+    pub(super) retain: Vec<u64>,
     /// No clock is off by more than milliseconds.
     pub(super) is_sane: bool,
     /// How long after its end a value is remembered: clocks differ by less.
@@ -101,6 +103,7 @@ pub(super) fn story(seed: u64, sabotage: Option<Sabotage>, is_told: bool) -> Pla
         disk_us: random.pick(&[1_000, 10_000, 60_000]),
         keep_us: random.pick(&[250_000, 2_000_000, 8_000_000]),
         compare_us: random.pick(&[500_000, 3_000_000]),
+        retain: (0..count).map(|_| random.pick(&[0, 0, 100, 10_000])).collect(),
         is_sane,
         expired_ms: if is_sane { 500 } else { 2 * SKEW_MS },
         keys: random.between(1, 4),

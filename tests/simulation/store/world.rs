@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use daemun_sync::core::Moment;
-use daemun_sync::store::journal::{Journal as _, JournalError};
+use daemun_sync::store::journal::{Journal as _, JournalError, Logs as _};
 use daemun_sync::store::replica::Replica;
 use daemun_sync::store::stamp::{Origin, OriginId};
 
@@ -356,12 +356,14 @@ impl World {
 
     /// Lets go of what all have, and of what is only remembered.
     fn tidy(&mut self, node: usize, moment: Moment) {
-        let sabotage = self.plan.sabotage;
+        let (sabotage, retain) = (self.plan.sabotage, self.plan.retain[node]);
         let Node { disk, alive: Some(alive), .. } = &mut self.nodes[node] else { return };
         alive.replica.conflicts();
         if sabotage != Some(Sabotage::NeverTidies) {
             for (origin, upto) in alive.replica.received_by_all().iter() {
-                let upto = upto.min(disk.keys.applied.of(origin));
+                let retained = if self.healed { 0 } else { retain };
+                let most = disk.journal.heads().of(origin).saturating_sub(retained);
+                let upto = upto.min(disk.keys.applied.of(origin)).min(most);
                 disk.journal.trim(origin, upto).expect("in memory");
             }
             let stable = match sabotage {

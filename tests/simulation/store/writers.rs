@@ -14,6 +14,9 @@ use super::world::{Event, World};
 /// Keys of many writes at once: few enough that looking through all of them costs little.
 const BURST_KEYS: u32 = 100;
 
+/// A cold key is written for so long.
+const COLD_US: u64 = 1_000_000;
+
 /// How a key is used, by the first letter of its name.
 pub(super) fn key(kind: char, number: u64) -> Key {
     Key::new("b", &format!("{kind}{number}")).expect("a key")
@@ -83,10 +86,13 @@ impl World {
 
     fn some_change(&mut self, node: usize) -> Change {
         // Registers, counters that nobody deletes, sets, and keys that are used as anything.
-        let kind = self.random.pick(&['r', 'r', 'n', 's', 'm']);
-        let key = key(kind, self.random.below(self.plan.keys));
+        // Of some nobody speaks any more after a while: what comes back there stays.
+        let kind = self.random.pick(&['r', 'r', 'n', 's', 'm', 'c', 'c']);
+        let number = if kind == 'c' { self.now_us / COLD_US } else { self.random.below(self.plan.keys) };
+        let key = key(kind, number);
         let what = match kind {
             'r' => self.random.pick(&['p', 'p', 'p', 't', 'd', 'j']),
+            'c' => self.random.pick(&['p', 't', 'd', 'd']),
             'n' => 'i',
             's' => self.random.pick(&['a', 'a', 'r']),
             _ => self.random.pick(&['p', 't', 'd', 'd', 'i', 'a', 'r']),
