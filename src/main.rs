@@ -7,12 +7,14 @@ mod clock;
 mod explain;
 mod history;
 mod keys;
+mod kv;
 mod lab;
 mod name_server;
 mod reload;
 mod run;
 mod sampler;
 mod status;
+mod store;
 mod verbs;
 mod views;
 mod world;
@@ -21,7 +23,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// One program for a service in two or more datacenters: GeoDNS, front door, failover.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One program for a service in two or more datacenters: GeoDNS, front door, replicated data, failover.
 #[derive(Parser)]
 #[command(name = "daemun", version, max_term_width = 100)]
 struct Arguments {
@@ -45,6 +50,8 @@ enum Verb {
     History(history::HistoryArguments),
     #[command(flatten)]
     Fleet(verbs::Verb),
+    /// Read and write the store: data that is in every datacenter
+    Kv(kv::KvArguments),
     /// Make and show the certificates by which agents know each other
     Keys(keys::KeysArguments),
 }
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::History(arguments) => history::history(&arguments),
         Verb::Fleet(verb) => verbs::verb(verb),
+        Verb::Kv(arguments) => kv::kv(arguments),
         Verb::Keys(arguments) => keys::keys(&arguments),
     };
     let (error, code) = match result {

@@ -30,9 +30,10 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
+use crate::store::StoreMetrics;
 use crate::views::{Follower, Views, keep_view, start_view};
 use crate::world::{AgentKeys, Secret, World};
-use crate::{Failure, clock, keys};
+use crate::{Failure, clock, keys, store};
 
 /// What the caps on connections add up to, with room for probes and files.
 const FILES_WANTED: u64 = 12_000;
@@ -61,6 +62,9 @@ pub(crate) struct RunArguments {
     /// File of the token that operators show [default: admin.token in the data directory, made at the first start]
     #[arg(long, value_name = "FILE")]
     admin_token: Option<PathBuf>,
+    /// File of the token that applications show [default: store.token in the data directory, made at the first start]
+    #[arg(long, value_name = "FILE")]
+    store_token: Option<PathBuf>,
     /// Listen here for operators instead of at `sync.admin` of the config: for several processes on one machine
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
@@ -88,6 +92,11 @@ impl RunArguments {
     /// Where the last good facts and view are kept.
     pub(crate) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The file of the token that applications show.
+    pub(crate) fn store_token(&self) -> PathBuf {
+        self.store_token.clone().unwrap_or_else(|| self.data.join("store.token"))
     }
 
     /// What this name server calls itself, if it was told.
@@ -196,6 +205,7 @@ struct Bound {
     dns: Option<Listeners>,
     gateway: Vec<TcpListener>,
     agent: Vec<TcpListener>,
+    store: Vec<TcpListener>,
     admin: Vec<TcpListener>,
 }
 
@@ -225,6 +235,10 @@ impl Bound {
                 true => Agent::bind(&sockets(&config.sync.listen)).await?,
                 false => Vec::new(),
             },
+            store: match has(Role::Sync) {
+                true => Agent::bind(&sockets(&config.store.listen)).await.context("the store's listener")?,
+                false => Vec::new(),
+            },
             admin: Agent::bind(&admin).await.context("the admin listener")?,
         })
     }
@@ -245,9 +259,18 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     let (stop, stopped) = watch::channel(false);
     let mut tasks: Tasks = JoinSet::new();
 
+    let opened = store::open(&arguments, &files)?;
     let view_file = arguments.data.join("view.json");
-    let Views { views, heard, agent } =
-        start_view(&arguments, &files, bound.agent, &view_file, &registry, &mut tasks)?;
+    let Views { views, heard, agent } = start_view(
+        &arguments,
+        &files,
+        bound.agent,
+        &view_file,
+        &registry,
+        opened.store.clone().ok(),
+        &mut tasks,
+    )?;
+    store::serve(&arguments, bound.store, &opened.store, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
@@ -266,11 +289,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     };
     let door = match bound.gateway.is_empty() {
         true => None,
-        false => {
-            let page = last_sent(&worlds).page.clone();
-            let metrics = daemun_gateway::Metrics::new(&registry)?;
-            Some(Arc::new(Door::new(me, Arc::clone(&placer), page.as_deref(), metrics, clock::machine())))
-        }
+        false => Some(open_door(me, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?),
     };
     // Apart from the others: at the end it is waited for.
     let mut doors: JoinSet<()> = JoinSet::new();
@@ -288,6 +307,8 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         agent,
         registry: registry.clone(),
         link_metrics: LinkMetrics::new(&registry)?,
+        store: opened.store.clone(),
+        store_metrics: StoreMetrics::new(&registry)?,
     });
     serve_admin(&arguments, bound.admin, &admin, &mut tasks)?;
     let follower = Follower {
@@ -306,6 +327,18 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     until_over(&arguments, end, tasks, doors, &stop).await
+}
+
+/// The front door, with the page and the placement of now.
+fn open_door(
+    me: &str,
+    world: &World,
+    placer: &Arc<Placer>,
+    registry: &Registry,
+) -> anyhow::Result<Arc<Door>> {
+    let metrics = daemun_gateway::Metrics::new(registry)?;
+    let page = world.page.as_deref();
+    Ok(Arc::new(Door::new(me, Arc::clone(placer), page, metrics, clock::machine())))
 }
 
 /// Answers operators who show the token.

@@ -10,10 +10,12 @@ use daemun_fleet::FleetView;
 use daemun_fleet::placement::Load;
 use daemun_fleet::view::OrderView;
 use daemun_sync::core::LinkStatus;
+use daemun_sync::store::status::StoreStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::client::{self, AdminArguments};
+use crate::store;
 
 /// Pause between two looks of `--watch`.
 const WATCH: Duration = Duration::from_millis(500);
@@ -60,6 +62,9 @@ pub(crate) struct Status {
     /// What each datacenter is asked to do.
     #[serde(default)]
     pub(crate) loads: Vec<Load>,
+    /// Its store, if it has one.
+    #[serde(default)]
+    pub(crate) store: Option<StoreStatus>,
     /// Its clock, milliseconds of Unix time.
     pub(crate) unix_ms: u64,
 }
@@ -145,6 +150,9 @@ fn describe(url: &str, status: &Status) -> String {
     }
     loads(&mut text, &status.loads);
     links(&mut text, status);
+    if let Some(store) = &status.store {
+        store::describe(&mut text, store);
+    }
     for zone in &status.zones {
         let (name, serial, names) = (zone.name.trim_end_matches('.'), zone.serial, zone.names);
         let age = age(status.unix_ms, zone.loaded_unix_ms);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use daemun_fleet::{FleetView, Placer};
 use daemun_gateway::Door;
+use daemun_sync::store::engine::Store;
 use daemun_sync::{Agent, Refusals, disk, last_sent, latest_seen};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -35,6 +36,7 @@ pub(crate) fn start_view(
     listeners: Vec<TcpListener>,
     view_file: &Path,
     registry: &Registry,
+    store: Option<Store>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Views> {
     let Files { worlds, configs, keys } = files;
@@ -47,6 +49,7 @@ pub(crate) fn start_view(
             keys: keys.subscribe(),
             refusals: Refusals::new(registry)?,
             probes: daemun_sync::probe_counter(registry)?,
+            store,
         };
         let agent = Agent::start(&settings)?;
         let running = Arc::clone(&agent);

@@ -148,6 +148,7 @@ impl LinkMetrics {
 
 pub(super) async fn show(axum::extract::State(admin): axum::extract::State<Arc<Admin>>) -> Response {
     admin.link_metrics.set(&admin.agent.as_ref().map(|agent| agent.links()).unwrap_or_default());
+    admin.store_metrics.set(&admin.store);
     let mut body = Vec::new();
     let encoder = TextEncoder::new();
     match encoder.encode(&admin.registry.gather(), &mut body) {

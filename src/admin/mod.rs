@@ -14,6 +14,7 @@ use axum::response::Json;
 use axum::routing::{get, post};
 use daemun_fleet::{FleetView, Placer};
 use daemun_sync::history::History;
+use daemun_sync::store::api::Served;
 use daemun_sync::{Agent, latest};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 pub(crate) use metrics::{LinkMetrics, ViewMetrics};
 
 use crate::status::{Status, ZoneStatus};
+use crate::store::StoreMetrics;
 use crate::world::World;
 use crate::{clock, keys};
 
@@ -40,6 +42,8 @@ pub(crate) struct Admin {
     pub(crate) agent: Option<Arc<Agent>>,
     pub(crate) registry: Registry,
     pub(crate) link_metrics: LinkMetrics,
+    pub(crate) store: Served,
+    pub(crate) store_metrics: StoreMetrics,
 }
 
 impl Admin {
@@ -54,6 +58,9 @@ impl Admin {
         complaints.extend(latest(&self.refused_reload));
         complaints
             .extend(world.keys.as_ref().and_then(|agent| keys::complaint(agent, clock::unix_ms() / 1000)));
+        if let (Some(_), Err(why)) = (&self.agent, &self.store) {
+            complaints.push(format!("there is no store: {why}"));
+        }
         if !latest(&self.heard) {
             complaints.push("no agent is heard: the view is the last known".to_owned());
         }
@@ -85,6 +92,7 @@ impl Admin {
             links: self.agent.as_ref().map(|agent| agent.links()).unwrap_or_default(),
             eyes: self.agent.as_ref().map_or(0, |agent| agent.eyes()),
             loads: latest::<Arc<Placer>>(&self.placers).loads().to_vec(),
+            store: self.store.as_ref().ok().map(|store| (*store.status()).clone()),
             unix_ms: clock::unix_ms(),
         }
     }

@@ -20,6 +20,8 @@ pub(super) const DNS_HTTPS_PORT: u16 = 8443;
 pub(super) const GATEWAY_PORT: u16 = 8080;
 pub(super) const AGENT_PORT: u16 = 7400;
 pub(super) const ADMIN_PORT: u16 = 7480;
+/// Applications' API.
+pub(super) const STORE_PORT: u16 = 7420;
 
 /// The steered name.
 pub(super) const NAME: &str = "www.shop.test";
@@ -27,6 +29,8 @@ pub(super) const NAME: &str = "www.shop.test";
 pub(super) const CONFIG: &str = "daemun.toml";
 /// File name of the admin token, the same for all three.
 pub(super) const TOKEN: &str = "admin.token";
+/// File name of the applications' token, the same for all three.
+pub(super) const STORE_TOKEN: &str = "store.token";
 /// File name of the certificate that the lab's name servers show: its own maker, so that clients can be told to trust it.
 pub(super) const CERTIFICATE: &str = "lab.pem";
 /// Directory of the agents' keys: nobody else's is called so.
@@ -98,6 +102,7 @@ pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::R
     fs::write(directory.join(CERTIFICATE), certificate).with_context(writing)?;
     write_secret(&directory.join("lab.key"), &key).with_context(writing)?;
     write_secret(&directory.join(TOKEN), &crate::admin::token::make()?).with_context(writing)?;
+    write_secret(&directory.join(STORE_TOKEN), &crate::admin::token::make()?).with_context(writing)?;
     write_secret(&directory.join("cookie.secrets"), &cookie_secret()?).with_context(writing)?;
     write_keys(directory)?;
     fs::write(directory.join(CONFIG), config(network, dns_port)).with_context(writing)?;
@@ -164,6 +169,7 @@ fn config(network: &str, dns_port: u16) -> String {
          records.SRV = {{ seoul = \"0 10 8080 ns-seoul\", frankfurt = \"0 10 8080 ns-frankfurt\", virginia = \"0 10 8080 ns-virginia\" }}\n\n\
          [gateway]\nlisten = [\"datacenter:{GATEWAY_PORT}\"]\norder_as = \"{NAME}\"\n\
          trusted_proxies = [\"127.0.0.0/8\"] # so that X-Forwarded-For can play the user\n\n\
+         [store]\nlisten = [\"datacenter:{STORE_PORT}\"]\n\n\
          [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n\
          ca = \"{KEYS}/ca.pem\" # certificate and key are each datacenter's own: `run --keys`\n"
     );

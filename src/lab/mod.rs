@@ -15,7 +15,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Failure, clock};
-use files::{ADMIN_PORT, AGENT_PORT, DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME};
+use files::{ADMIN_PORT, AGENT_PORT, DATACENTERS, DNS_PORT, GATEWAY_PORT, LabDatacenter, NAME, STORE_PORT};
 use processes::Processes;
 
 /// Time after which a datacenter that died is started again.
@@ -66,6 +66,18 @@ pub(crate) fn token_path() -> PathBuf {
 pub(crate) fn admin_urls() -> Vec<String> {
     let url =
         |datacenter: &LabDatacenter| format!("http://{}:{ADMIN_PORT}", datacenter.address(DEFAULT_NETWORK));
+    DATACENTERS.iter().map(url).collect()
+}
+
+/// The token for applications of the lab at its usual place.
+pub(crate) fn store_token_path() -> PathBuf {
+    directory(DEFAULT_NETWORK).join(files::STORE_TOKEN)
+}
+
+/// URLs of the API for applications of the lab at its usual place.
+pub(crate) fn store_urls() -> Vec<String> {
+    let url =
+        |datacenter: &LabDatacenter| format!("http://{}:{STORE_PORT}", datacenter.address(DEFAULT_NETWORK));
     DATACENTERS.iter().map(url).collect()
 }
 
@@ -159,6 +171,14 @@ fn introduce(processes: &Processes) {
     println!("Why, and how the fleet is:");
     println!("  {program} explain --name {NAME} --client {}/24{config}{admin}", frankfurt.client);
     println!("  {program} status --watch{admin}");
+    println!("Data that is in all three: written in Seoul, read in Virginia:");
+    let token = processes.directory().join(files::STORE_TOKEN);
+    let api = |datacenter: &LabDatacenter| match admin.is_empty() {
+        true => format!(" --datacenter {}", datacenter.name),
+        false => format!(" --api http://{}:{STORE_PORT} --token-file {}", at(datacenter), token.display()),
+    };
+    println!("  {program} kv put carts 42 teapot{}", api(seoul));
+    println!("  {program} kv get carts 42{}", api(virginia));
     println!("Move a datacenter's users away, first as a dry run; let them back:");
     println!("  {program} drain frankfurt --over 30s --dry-run{admin}");
     println!("  {program} restore frankfurt{admin}");
@@ -168,7 +188,8 @@ fn introduce(processes: &Processes) {
         println!("  {program} history{admin}");
     }
     println!(
-        "\nAgents talk among themselves on port {AGENT_PORT}; admin and metrics are on port {ADMIN_PORT}."
+        "\nAgents talk among themselves on port {AGENT_PORT}; admin and metrics are on port {ADMIN_PORT}, \
+         the applications' store is on port {STORE_PORT}."
     );
     println!("Config, facts and logs: {}\nCtrl-C stops it all.\n", processes.directory().display());
 }

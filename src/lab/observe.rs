@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
+use reqwest::StatusCode;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -42,6 +43,29 @@ pub(super) async fn resolve(server: SocketAddr, name: &str, client: Ipv4Addr) ->
         return Err(anyhow!("{server} answered {}", answer.metadata.response_code));
     }
     Ok(answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect())
+}
+
+/// A key of the store, as an application asks for it: written with `value`, else read; `None`: it has nothing.
+pub(super) async fn key(
+    store: SocketAddr,
+    token: &str,
+    key: &str,
+    value: Option<&str>,
+) -> anyhow::Result<Option<String>> {
+    let url = format!("http://{store}/v1/kv/{key}");
+    let asking = || format!("asking {url}");
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build();
+    let client = client.with_context(asking)?;
+    let request = match value {
+        Some(value) => client.put(&url).body(value.to_owned()),
+        None => client.get(&url),
+    };
+    let response = request.bearer_auth(token).send().await.with_context(asking)?;
+    match response.status() {
+        StatusCode::OK => response.text().await.map(Some).with_context(asking),
+        StatusCode::NOT_FOUND => Ok(None),
+        status => Err(anyhow!("{url} answered with status {status}")),
+    }
 }
 
 /// Gets a page as a client behind a proxy; its body.

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::files::{
     ADMIN_PORT, AGENT_PORT, CONFIG, DATACENTERS, DNS_HTTPS_PORT, DNS_TLS_PORT, GATEWAY_PORT, LabDatacenter,
-    TOKEN, keys,
+    STORE_TOKEN, TOKEN, keys,
 };
 
 /// Pause between two looks at the processes.
@@ -113,6 +113,8 @@ impl Processes {
             .arg(self.directory.join(datacenter.name))
             .arg("--admin-token")
             .arg(self.directory.join(TOKEN))
+            .arg("--store-token")
+            .arg(self.directory.join(STORE_TOKEN))
             .arg("--keys")
             .arg(keys(&self.directory, datacenter))
             .stdin(Stdio::piped())

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
 
-use super::files::{DATACENTERS, GATEWAY_PORT, LabDatacenter, NAME};
+use super::files::{DATACENTERS, GATEWAY_PORT, LabDatacenter, NAME, STORE_PORT, STORE_TOKEN};
 use super::observe;
 use super::processes::Processes;
+use crate::admin::token;
 use crate::clock;
 
 /// Everything answers by then, or the lab is broken.
@@ -20,6 +21,9 @@ const FAILOVER_MAX: Duration = Duration::from_secs(15);
 const RETURN_MAX: Duration = Duration::from_secs(60);
 /// Blocks of users that are asked for to see a share.
 const BLOCKS: u8 = 100;
+/// A key and its value.
+const KEY: &str = "carts/42";
+const VALUE: &str = "one teapot";
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -30,8 +34,9 @@ pub(super) async fn tour(processes: &mut Processes) -> anyhow::Result<()> {
         steer(processes).await.context("step 2, steer")?;
         list(processes).await.context("step 3, list")?;
         lose(processes).await.context("step 4, lose")?;
-        get_back(processes).await.context("step 5, return")?;
-        all_alive(processes).context("step 6, end")
+        write(processes).await.context("step 5, write")?;
+        get_back(processes).await.context("step 6, return")?;
+        all_alive(processes).context("step 7, end")
     };
     match steps.await {
         Ok(()) => {
@@ -254,18 +259,45 @@ async fn lose(processes: &mut Processes) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a datacenter's store has under the tour's key, as an application reads it.
+async fn read(processes: &Processes, datacenter: &LabDatacenter) -> anyhow::Result<Option<String>> {
+    let token = token::read(&processes.directory().join(STORE_TOKEN))?;
+    observe::key(processes.at(datacenter, STORE_PORT), &token, KEY, None).await
+}
+
+async fn write(processes: &mut Processes) -> anyhow::Result<()> {
+    let [seoul, _, virginia] = &DATACENTERS;
+    let token = token::read(&processes.directory().join(STORE_TOKEN))?;
+    observe::key(processes.at(seoul, STORE_PORT), &token, KEY, Some(VALUE)).await?;
+    let written = clock::monotonic();
+    say("write", &format!("{KEY} is written in Seoul, and is on its disk, while frankfurt is dead"));
+    until(processes, START_MAX, async |processes| {
+        let found = read(processes, virginia).await?;
+        ensure!(found.as_deref() == Some(VALUE), "virginia has {found:?} under {KEY}");
+        Ok(())
+    })
+    .await?;
+    let after = clock::monotonic().saturating_sub(written).as_secs_f64() * 1000.0;
+    say("write", &format!("it is read in Virginia (seen {after:.0} ms later)"));
+    Ok(())
+}
+
 async fn get_back(processes: &mut Processes) -> anyhow::Result<()> {
     let [seoul, frankfurt, _] = &DATACENTERS;
     let pid = processes.start(frankfurt)?;
     say("return", &format!("frankfurt is started again, pid {pid}"));
     let (mut seen, mut steps) = (0, Vec::new());
+    let (mut had_it, mut came_too_early) = (false, false);
     let took = until(processes, RETURN_MAX, async |processes| {
+        // First what it has, then who is sent there.
+        had_it |= read(processes, frankfurt).await.is_ok_and(|found| found.as_deref() == Some(VALUE));
         let share = share_at_home(processes, seoul, frankfurt).await?;
         ensure!(
             share >= seen,
             "{share}% of the users in {} after {seen}%: a ramp never shuffles",
             frankfurt.country
         );
+        came_too_early |= share > 0 && !had_it;
         if share > seen {
             seen = share;
             steps.push(share);
@@ -277,12 +309,15 @@ async fn get_back(processes: &mut Processes) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
+    ensure!(!came_too_early, "frankfurt was sent users before it had what was written meanwhile");
     ensure!(steps.len() > 1, "its users came back all at once: it was to be ramped in");
     let steps = steps.iter().map(|share| format!("{share}%")).collect::<Vec<_>>().join(", ");
     let (country, took) = (frankfurt.country, took.as_secs_f64());
     say(
         "return",
-        &format!("after calm, and once its data is there, {steps} of the users in {country} are sent there"),
+        &format!(
+            "after calm, and once it has what was written meanwhile, {steps} of the users in {country} are sent there"
+        ),
     );
     say(
         "return",

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use url::Url;
 
 use crate::core::{Answer, Core, Input, Kept, LinkStatus, Moment, Output, TICK};
+use crate::gate::{PeersReachable, Watermark};
 use crate::history::{Event, History};
 use crate::keys::Keys;
 use crate::latest::{latest, latest_seen};
@@ -23,11 +24,16 @@ use crate::orders::Order;
 use crate::probe::Target;
 use crate::pull::{Ask, Greeting};
 use crate::rates::Measured;
+use crate::store::engine::Store;
+use crate::store::link::Link;
 use crate::verbs::{self, Plan, Told};
 use crate::{Refusals, Settings, StartError, disk, link, listen, serve};
 
 /// Time between two writes of what is kept, if there is anything new.
 const KEEP_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time between two tellings of the store how its peers are.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running agent.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ pub struct Agent {
     keys: watch::Receiver<Option<Arc<Keys>>>,
     refusals: Refusals,
     probes: IntCounterVec,
+    store: Option<Store>,
 }
 
 /// The counter of probes.
@@ -77,7 +84,11 @@ impl Agent {
         let history = or_empty(disk::read::<History>(&history_file))?;
         let clock = settings.clock;
         let moment = Moment { now: (clock.monotonic)(), unix_ms: (clock.unix_ms)() };
-        let core = Core::new(&settings.me, config, kept, moment);
+        let reachable = PeersReachable { needed: config.sync.comeback.catch_up };
+        let mut core = Core::new(&settings.me, config, kept, moment);
+        if let Some(store) = &settings.store {
+            core.set_gate(Box::new(Watermark { reachable, store: store.statuses() }));
+        }
         let agent = Self {
             me: settings.me.clone(),
             views: watch::Sender::new(Arc::clone(core.view())),
@@ -90,6 +101,7 @@ impl Agent {
             keys: settings.keys.clone(),
             refusals: settings.refusals.clone(),
             probes: settings.probes.clone(),
+            store: settings.store.clone(),
         };
         // A directory that cannot be written must be known now, not at the first failover.
         disk::write(&agent.facts_file, &agent.lock().kept(moment))?;
@@ -125,6 +137,10 @@ impl Agent {
             let door = listen::AgentDoor { keys, fleet: self.config().fleet.name.clone(), refusals };
             servers.spawn(listen::serve_agents(listener, serve::router(Arc::clone(&self)), door));
         }
+        if let Some(store) = self.store.clone() {
+            servers.spawn(Arc::clone(&self).tell_store(store));
+        }
+        let mut links = self.follow_stores();
         let mut keys = self.keys.clone();
         let shown = latest_seen(&mut keys);
         let mut work = Work::new(&self.me, &latest_seen::<Arc<_>>(&mut configs), shown.as_deref())?;
@@ -162,12 +178,49 @@ impl Agent {
                     work = Work::new(&self.me, &config, latest_seen(&mut keys).as_deref())?;
                     // Whatever was under way for the old config is of no interest.
                     probes = JoinSet::new();
+                    links.abort_all();
+                    links = self.follow_stores();
                     let mut core = self.lock();
                     if core.set_config(config, self.moment()) {
                         self.publish(&mut core);
                     }
                 }
             }
+        }
+    }
+
+    /// Follows the stores of all other datacenters: to a config that has changed, anew.
+    fn follow_stores(&self) -> JoinSet<()> {
+        let mut links = JoinSet::new();
+        let Some(store) = &self.store else { return links };
+        let config = self.config();
+        for peer in config.fleet.datacenters.iter().filter(|peer| peer.name != self.me) {
+            let link = Link {
+                store: store.clone(),
+                fleet: config.fleet.name.clone(),
+                peer: peer.name.clone(),
+                url: peer.agent.clone(),
+                keys: self.keys.clone(),
+            };
+            links.spawn(link.follow());
+        }
+        links
+    }
+
+    /// Tells the store what the agents know: who else there is, who is forgotten, how far clocks are off.
+    async fn tell_store(self: Arc<Self>, store: Store) {
+        loop {
+            let config = self.config();
+            let peers = config.fleet.datacenters.iter().map(|peer| peer.name.clone());
+            let view = self.view();
+            let forgotten = view.datacenters.iter().filter(|(_, datacenter)| datacenter.is_forgotten);
+            let forgotten = forgotten.map(|(name, _)| name.clone()).collect();
+            let skews = self.links().into_iter().map(|link| {
+                let skew = link.clock_ahead_ms.map(|ahead| (ahead, link.clock_error_ms.unwrap_or_default()));
+                (link.peer, skew)
+            });
+            store.set_fleet(peers.collect(), forgotten, skews.collect());
+            tokio::time::sleep(STORE_PAUSE).await;
         }
     }
 
@@ -263,6 +316,11 @@ impl Agent {
     /// Name of the datacenter.
     pub fn name(&self) -> &str {
         &self.me
+    }
+
+    /// The store that it keeps.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// The newest view.

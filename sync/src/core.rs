@@ -64,6 +64,8 @@ pub struct Core {
     admissions: BTreeMap<String, Admission>,
     timers: Timers,
     gate: Box<dyn Gate>,
+    /// The gate that was given; none: peers that can be reached are enough.
+    has_gate: bool,
     rates: Rates,
     judgement: Judgement,
     view: Arc<FleetView>,
@@ -100,6 +102,7 @@ impl Core {
             admissions: BTreeMap::new(),
             timers: Timers::default(),
             gate: Box::new(PeersReachable { needed: config.sync.comeback.catch_up }),
+            has_gate: false,
             rates: Rates::default(),
             view: Arc::new(judgement.view.clone()),
             judgement,
@@ -141,11 +144,19 @@ impl Core {
         let puller = |name: &str| self.pullers.get(name).cloned().unwrap_or_else(|| Puller::new(moment.now));
         self.pullers = peers.map(|peer| (peer.name.clone(), puller(&peer.name))).collect();
         self.admissions.retain(|name, _| config.fleet.datacenter(name).is_some());
-        self.gate = Box::new(PeersReachable { needed: config.sync.comeback.catch_up });
+        if !self.has_gate {
+            self.gate = Box::new(PeersReachable { needed: config.sync.comeback.catch_up });
+        }
         self.config = config;
         self.is_at_rest = false;
         self.judgement = (self.fold)(&self.config, &self.facts);
         self.publish(moment)
+    }
+
+    /// What decides whether this datacenter has the data.
+    pub fn set_gate(&mut self, gate: Box<dyn Gate>) {
+        self.gate = gate;
+        self.has_gate = true;
     }
 
     /// Takes in what happened; true when the view has changed.

@@ -3,6 +3,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use crate::latest::latest;
+use crate::store::status::StoreStatus;
+
 /// A peer's link, as the gate sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerLink<'a> {
@@ -23,8 +26,8 @@ pub trait Gate: Debug + Send {
     fn caught_up(&mut self, now: Duration, peers: &[PeerLink<'_>]) -> Result<(), String>;
 }
 
-/// Caught up is who has had its living peers' answers without a gap for some time: whatever is pulled from them has had
-/// the time to come. The op-log's watermark is to take this place.
+/// Caught up is who has had its living peers' answers without a gap for some time. That is enough for an agent without a
+/// store; with one, [`Watermark`] asks for more.
 #[derive(Clone, Copy, Debug)]
 pub struct PeersReachable {
     /// For how long.
@@ -47,6 +50,26 @@ impl Gate for PeersReachable {
             }
         }
         Ok(())
+    }
+}
+
+/// Caught up is who can reach its living peers, and whose store says that it has what they had when it could reach them
+/// again, and is close behind them now.
+#[derive(Debug)]
+pub struct Watermark {
+    /// The peers.
+    pub reachable: PeersReachable,
+    /// What the store says of itself, always the newest.
+    pub store: tokio::sync::watch::Receiver<std::sync::Arc<StoreStatus>>,
+}
+
+impl Gate for Watermark {
+    fn caught_up(&mut self, now: Duration, peers: &[PeerLink<'_>]) -> Result<(), String> {
+        self.reachable.caught_up(now, peers)?;
+        match &latest(&self.store).waits_for {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
     }
 }
 

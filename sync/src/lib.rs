@@ -61,6 +61,8 @@ pub struct Settings {
     pub refusals: Refusals,
     /// Counts probes: see [`probe_counter`].
     pub probes: prometheus::IntCounterVec,
+    /// The store of applications' data.
+    pub store: Option<store::engine::Store>,
 }
 
 /// Why an agent could not start.

@@ -17,8 +17,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use http_body_util::Limited;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use crate::keys::{Keys, datacenter_in};
 use crate::latest::latest_seen;
 use crate::refusals::{Refusal, Refusals};
+use crate::store::link;
 
 /// Connections at once on one listener: every agent and follower of the largest fleet, and operators.
 const CONNECTIONS_MAX: usize = 512;
@@ -50,6 +51,10 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// A request body larger than this is refused: operations come in batches below it.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Streams of one HTTP/2 connection: a follower has one.
+const STREAMS_MAX: u32 = 16;
+/// How long streams have to end when their connection does: a follower asks again at once.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -77,7 +82,7 @@ pub async fn serve(listener: TcpListener, router: Router) {
         let router = router.clone();
         tasks.spawn(async move {
             let _place = place;
-            log(peer, answer(stream, router, std::future::pending()).await);
+            log(peer, answer(stream, router, false, std::future::pending()).await);
         });
     })
     .await;
@@ -103,7 +108,13 @@ async fn accept(listener: TcpListener, mut each: impl FnMut(&mut JoinSet<()>, Tc
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => each(&mut tasks, stream, peer),
+                Ok((stream, peer)) => {
+                    // What is written is to go at once: a stream of small messages would wait for each other's receipt.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, %peer, "an option of a connection");
+                    }
+                    each(&mut tasks, stream, peer);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accepting at an API");
                     sleep(ACCEPT_PAUSE).await;
@@ -135,12 +146,14 @@ impl AgentDoor {
         let ended = match keys {
             None => {
                 place.has_entered();
-                answer(stream, router, until).await
+                let speaks_h2 = begins_as_h2(&stream).await;
+                answer(stream, router, speaks_h2, until).await
             }
             Some(keys) => match self.enter(&keys, stream, made_room).await {
                 Ok((stream, datacenter)) => {
                     place.has_entered();
-                    answer(stream, router.layer(Extension(Peer(datacenter))), until).await
+                    let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    answer(stream, router.layer(Extension(Peer(datacenter))), speaks_h2, until).await
                 }
                 Err((refusal, why)) => {
                     self.refusals.count(refusal);
@@ -183,12 +196,22 @@ impl AgentDoor {
     }
 }
 
+/// Whether a connection without TLS begins as HTTP/2 does (RFC 9113 section 3.4).
+async fn begins_as_h2(stream: &TcpStream) -> bool {
+    let mut first = [0; 4];
+    matches!(timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await, Ok(Ok(4)) if first == *b"PRI ")
+}
+
 /// Answers requests until the other side, a limit, or `until` ends it.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    speaks_h2: bool,
     until: impl Future<Output = ()>,
 ) -> Result<(), hyper::Error> {
+    if speaks_h2 {
+        return answer_h2(stream, router, until).await;
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -202,6 +225,28 @@ async fn answer(
     connection.await
 }
 
+/// The same over HTTP/2: streams that have no end are given a moment to end, then they are ended.
+async fn answer_h2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    until: impl Future<Output = ()>,
+) -> Result<(), hyper::Error> {
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .initial_stream_window_size(link::WINDOW_BYTES)
+        .initial_connection_window_size(link::WINDOW_BYTES)
+        .keep_alive_interval(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = until => connection.as_mut().graceful_shutdown(),
+    }
+    timeout(LEAVE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+}
+
 fn log(peer: SocketAddr, ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a connection of an API");
@@ -210,6 +255,10 @@ fn log(peer: SocketAddr, ended: Result<(), hyper::Error>) {
 
 /// Refuses bodies that are too large, by what is announced and by what comes, and counts requests that are refused.
 async fn limit_body(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
+    if request.uri().path() == link::PATH {
+        // Its body has no end, and each message in it a limit of its own.
+        return next.run(request).await;
+    }
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let response = if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {

@@ -2,6 +2,7 @@
 //!
 //! - `GET /v1/facts?fleet=F&after=FRONTIER&wait_ms=N`: facts that the asker lacks, at once or when there are any.
 //! - `GET /v1/view?fleet=F&after=FRONTIER&wait_ms=N`: the view, at once or when it has heard more.
+//! - `POST /v1/log`, over HTTP/2: the logs of the store that the asker lacks, without end.
 //! - `POST /v1/report`: what a name server or door of this datacenter saw and measured.
 //!
 //! FRONTIER is `seoul:3,frankfurt:9`.
@@ -10,7 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -24,6 +26,7 @@ use crate::Agent;
 use crate::core::{Answer, Input};
 use crate::listen::Peer;
 use crate::rates::Measured;
+use crate::store::link;
 
 /// The longest that an asker may wait: below the time-outs of common middleboxes.
 const WAIT_MAX: Duration = Duration::from_secs(25);
@@ -114,7 +117,19 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/facts", get(facts))
         .route("/v1/view", get(view))
         .route("/v1/report", post(report))
+        .route(link::PATH, post(log))
         .with_state(agent)
+}
+
+/// Feeds another store what it lacks.
+async fn log(State(agent): State<Arc<Agent>>, peer: Option<Extension<Peer>>, request: Request) -> Response {
+    let Some(store) = agent.store().cloned() else {
+        let message = format!("the agent of {} has no store", agent.name());
+        return Refused(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    };
+    let certified = peer.map(|Extension(Peer(datacenter))| datacenter);
+    let fleet = agent.config().fleet.name.clone();
+    Response::new(Body::new(link::feed(store, fleet, certified, request.into_body())))
 }
 
 /// The certificate's name is the author. Over plain HTTP the operator vouches for the network.

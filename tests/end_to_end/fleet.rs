@@ -23,6 +23,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// The admin token of all processes, and the file that it is in.
 pub(crate) const TOKEN: &str = "the-token-of-the-tests";
 pub(crate) const TOKEN_FILE: &str = "admin.token";
+/// What applications show.
+pub(crate) const STORE_TOKEN: &str = "the-applications-token";
+const STORE_TOKEN_FILE: &str = "store.token";
 const ASK: Duration = Duration::from_millis(500);
 
 pub(crate) const NAMES: [&str; 3] = ["seoul", "frankfurt", "virginia"];
@@ -34,7 +37,7 @@ pub(crate) const CLIENTS: [&str; 3] = ["1.208.0.0/16", "91.0.0.0/16", "12.0.0.0/
 /// The program under test.
 pub(crate) fn daemun() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daemun"));
-    for variable in ["DAEMUN_ADMIN", "DAEMUN_TOKEN_FILE", "DAEMUN_LOG"] {
+    for variable in ["DAEMUN_API", "DAEMUN_ADMIN", "DAEMUN_TOKEN_FILE", "DAEMUN_LOG"] {
         command.env_remove(variable);
     }
     command
@@ -93,6 +96,7 @@ impl Fleet {
         fs::write(fleet.config_path(), config).unwrap();
         fs::write(fleet.path("shop.test.zone"), fleet.zone()).unwrap();
         fs::write(fleet.path(TOKEN_FILE), TOKEN).unwrap();
+        fs::write(fleet.path(STORE_TOKEN_FILE), STORE_TOKEN).unwrap();
         let keys = fleet.path("keys");
         let make = |arguments: &[&str]| {
             let made = daemun().arg("keys").args(arguments).arg("--directory").arg(&keys).output().unwrap();
@@ -177,6 +181,7 @@ impl Fleet {
                    [[dns.zones]]\nname = \"shop.test\"\nfile = \"shop.test.zone\"\n\
                    [[dns.names]]\nname = \"www.shop.test\"\npolicy = \"nearest\"\nttl = 5\n\
                    [gateway]\nlisten = [\"datacenter:8080\"]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.77.1.0/24\"]\n\
+                   [store]\nlisten = [\"datacenter:7420\"]\n\
                    [sync]\nlisten = [\"agent:7400\"]\nadmin = [\"datacenter:7480\"]\n\
                    return = { hold_down = \"1s\", hold_down_max = \"2s\", ramp_step = \"500ms\", catch_up = \"500ms\", per_hour = 3600 }\n";
         config + extra
@@ -211,6 +216,8 @@ impl Fleet {
             .arg(self.path("keys").join(name))
             .arg("--admin-token")
             .arg(self.path(TOKEN_FILE))
+            .arg("--store-token")
+            .arg(self.path(STORE_TOKEN_FILE))
             .arg("--admin-listen")
             .arg(SocketAddr::from((self.address(name), admin)).to_string())
             .stdin(Stdio::piped())

@@ -69,6 +69,13 @@ pub(super) const PROBE_RISE: u32 = 3;
 /// Less than one percent of a core, and a hundred servers looked at twice a second.
 pub(super) const PROBE_BUDGET: u32 = 200;
 
+/// Where applications reach the store.
+pub(super) const STORE_PORT: u16 = 7420;
+/// Some 50 MB of small values, and minutes of a busy log.
+pub(super) const LOG_ENTRIES_MIN: u64 = 100_000;
+/// Some gigabytes of small values: a day at a hundred writes a second, half an hour at five thousand.
+pub(super) const LOG_ENTRIES_MAX: u64 = 10_000_000;
+
 /// What comes back flaps most often within its first minute.
 pub(super) const HOLD_DOWN: Duration = Duration::from_secs(60);
 /// A server that flaps costs fewer users than a datacenter: a twelfth of the calm is asked of it.

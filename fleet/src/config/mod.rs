@@ -22,7 +22,7 @@ use crate::location::{Continent, Country, Point};
 
 pub use check::{Check, DnsCheck, GrpcCheck, HeaderCheck, HttpCheck};
 pub use problem::{Problem, Problems};
-pub use read::is_name;
+pub use read::{is_name, nearest};
 
 /// The role of the servers that make a datacenter reachable for its users.
 pub const DOOR_ROLE: &str = "frontdoor";
@@ -44,6 +44,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// The agent.
     pub sync: Sync,
+    /// The store of applications' data.
+    pub store: Store,
     /// Where geo data comes from.
     pub geo: GeoSource,
     /// Digest of the text, 32 hexadecimal digits: agents compare theirs, so that drift between datacenters shows.
@@ -364,6 +366,17 @@ pub struct Sync {
     pub clock_skew_max: Duration,
     /// What agents prove to each other who they are with; `None` when they speak plain HTTP.
     pub tls: Option<AgentTls>,
+}
+
+/// The store of applications' data, which the agent keeps and replicates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Where applications reach it.
+    pub listen: Vec<Listen>,
+    /// So many entries of each log are kept though every datacenter has them, so that watches can go on where they were.
+    pub log_entries_min: u64,
+    /// Over so many entries the oldest go though a datacenter lacks them: it gets a snapshot when it is back.
+    pub log_entries_max: u64,
 }
 
 /// How a datacenter comes back after it was down or drained.

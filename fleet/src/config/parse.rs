@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::check::check;
 use super::defaults;
 use super::parse_dns::{dns, domain_name};
-use super::parse_sync::{AgentUrl, sync};
+use super::parse_sync::{AgentUrl, store, sync};
 use super::read::{self, Kind, Located, Section, Source, nearest};
 use super::*;
 use crate::location::Point;
@@ -62,12 +62,21 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     let dns = dns(dns_section, &names, &fleet);
     let gateway = gateway(root.table("gateway"), &names);
     let sync = sync(root.table("sync"), &names, &fleet, &agents);
+    let store = store(root.table("store"));
     let geo = geo(root.table("geo"));
     root.finish();
 
     let mut digest = SipHasher13::new();
     digest.write(source.text.as_bytes());
-    Some(Config { fleet, dns, gateway, sync, geo, digest: format!("{:032x}", digest.finish128().as_u128()) })
+    Some(Config {
+        fleet,
+        dns,
+        gateway,
+        sync,
+        store,
+        geo,
+        digest: format!("{:032x}", digest.finish128().as_u128()),
+    })
 }
 
 /// The names that others may refer to.

@@ -103,6 +103,27 @@ pub(super) fn sync(mut section: Section<'_>, names: &Names, fleet: &Fleet, agent
     }
 }
 
+/// `[store]`.
+pub(super) fn store(mut section: Section<'_>) -> Store {
+    let listen = listens(&mut section, "listen", || {
+        vec![Listen { host: ListenHost::Address(Ipv4Addr::LOCALHOST.into()), port: defaults::STORE_PORT }]
+    });
+    let entries = || read::integer("entries of a log", 0..=1_000_000_000_000);
+    let least = section.optional("log_entries_min", &entries());
+    let most = section.optional("log_entries_max", &entries());
+    let count = |found: Option<&Located<i64>>, default| {
+        found.map_or(default, |count| u64::try_from(count.value).expect("range checked"))
+    };
+    let log_entries_min = count(least.as_ref(), defaults::LOG_ENTRIES_MIN);
+    let log_entries_max = count(most.as_ref(), defaults::LOG_ENTRIES_MAX.max(log_entries_min));
+    if let Some(found) = most.filter(|_| log_entries_max < log_entries_min) {
+        let message = format!("`log_entries_max` is below `log_entries_min`, which is {log_entries_min}");
+        section.wrong("log_entries_max", &found.span, message);
+    }
+    section.finish();
+    Store { listen, log_entries_min, log_entries_max }
+}
+
 /// `[sync.return]`.
 fn comeback(mut table: Section<'_>) -> Comeback {
     let day = Duration::from_secs(86_400);

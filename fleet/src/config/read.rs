@@ -392,7 +392,7 @@ impl<'a> Section<'a> {
 }
 
 /// The word that was probably meant.
-pub(super) fn nearest<'w>(wrong: &str, right: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub fn nearest<'w>(wrong: &str, right: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     right
         .map(|word| (strsim::damerau_levenshtein(wrong, word), word))
         .filter(|&(edits, word)| edits <= NEAREST_EDITS_MAX.min(word.chars().count() / 2 + 1))

@@ -442,7 +442,7 @@ impl Batch {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::store) mod tests {
     use super::*;
 
     pub(crate) fn key(name: &str) -> Key {
@@ -503,12 +503,13 @@ pub(super) mod tests {
 
     #[test]
     fn keys_say_what_is_wrong_with_them() {
-        let of = |bucket, key| Key::new(bucket, key).map_err(|error| error.to_string());
+        let of = |bucket: &str, key: &str| Key::new(bucket, key).map_err(|error| error.to_string());
         assert_eq!(of("carts", "a/ü").unwrap().name(), "a/ü");
         assert!(of("Carts", "a").unwrap_err().contains("found `Carts`"));
         assert!(of("", "a").is_err() && of("b", "").is_err());
-        assert!(of("b", &"x".repeat(513)).unwrap_err().contains("found 513"));
+        let (long, longest) = ("x".repeat(513), "x".repeat(512));
+        assert!(of("b", &long).unwrap_err().contains("found 513"));
         assert!(of("b", "a\nb").unwrap_err().contains("'\\n'"));
-        assert!(of(&"b".repeat(64), &"x".repeat(512)).is_ok());
+        assert!(of(&"b".repeat(64), &longest).is_ok());
     }
 }

@@ -224,7 +224,10 @@ pub enum Refusal {
     /// Too many writes are under way.
     #[error("too many writes are under way: try again")]
     Busy,
-    /// The disk takes no more.
+    /// The disk is full.
+    #[error("{0}")]
+    Full(String),
+    /// The disk failed, or what is on it is not what was written.
     #[error("{0}")]
     Disk(String),
 }

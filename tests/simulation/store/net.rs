@@ -131,7 +131,9 @@ impl World {
                 self.renew_if_other(feeder);
             }
             Up::After { received, wants } => {
-                alive.replica.confirmed(moment, &name, &received);
+                if let Some(follower) = &stream.follower {
+                    alive.replica.confirmed(moment, &name, follower, &received);
+                }
                 if let (Some(feeder), Some(wants)) = (&mut stream.feeder, wants) {
                     feeder.want(wants);
                 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::heads::Heads;
 use super::super::stamp::{Origin, OriginId};
-use super::{FUTURE_MAX_MS, Phase, Replica};
+use super::{Phase, Replica};
 use crate::core::Moment;
 
 /// Whether a lag is known.
@@ -129,8 +129,8 @@ impl Replica {
         all
     }
 
-    /// Everything that the peers in reach have is applied here, and no lag is unknown: the data is here. `Err`: what is
-    /// waited for.
+    /// What the others had when they could be reached again is applied here, and no lag to those in reach is unknown or
+    /// large: the data is here.
     ///
     /// # Errors
     /// What is missing, for people.
@@ -141,20 +141,26 @@ impl Replica {
         if let Some(failure) = &self.failure {
             return Err(format!("its store cannot write: {failure}"));
         }
-        for lag in self.lags(moment).iter().filter(|lag| self.hears(&lag.datacenter, moment.now)) {
-            let Lag { datacenter, stage, behind_ms, behind_operations, .. } = lag;
+        let name = |origin: OriginId| {
+            self.origins.get(&origin).map_or_else(|| origin.to_string(), |origin| origin.datacenter.clone())
+        };
+        if let Some(&(origin, sequence)) = self.goal.beyond(&self.applied).first() {
+            let (missing, whose) = (sequence - self.applied.of(origin), name(origin));
+            let from_the_future = if self.held.contains_key(&origin) { ", from the future" } else { "" };
+            return Err(format!("{missing} operations of {whose} are missing{from_the_future}"));
+        }
+        for Lag { datacenter, stage, behind_ms, .. } in self.lags(moment) {
+            if !self.hears(&datacenter, moment.now) {
+                continue;
+            }
             match stage {
                 Stage::Held => return Err(format!("operations of {datacenter} are from the future")),
                 Stage::Unknown => return Err(format!("its lag to {datacenter} is unknown")),
                 Stage::Known => {}
             }
-            let behind = behind_ms.unwrap_or(u64::MAX);
-            if behind > 2 * FUTURE_MAX_MS + 1000 || behind_operations.unwrap_or(u64::MAX) > 1000 {
-                return Err(format!(
-                    "it is {} operations and {:.1} s behind {datacenter}",
-                    behind_operations.unwrap_or(0),
-                    std::time::Duration::from_millis(behind).as_secs_f64()
-                ));
+            let behind = std::time::Duration::from_millis(behind_ms.unwrap_or(u64::MAX));
+            if behind > super::SILENCE {
+                return Err(format!("it is {:.1} s behind {datacenter}", behind.as_secs_f64()));
             }
         }
         Ok(())

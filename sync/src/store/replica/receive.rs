@@ -91,6 +91,9 @@ impl Replica {
             known.received = Heads::default();
         }
         known.received.join(&word.received);
+        if !is_heard(known.heard_at, moment.now) {
+            self.goal.join(&word.received);
+        }
         known.heard_at = Some(moment.now);
         if let Phase::Opening { goals, .. } = &mut self.phase {
             goals.entry(peer.to_owned()).or_insert_with(|| word.received.clone());
@@ -107,8 +110,10 @@ impl Replica {
     }
 
     /// A follower has made everything up to here durable.
-    pub fn confirmed(&mut self, moment: Moment, peer: &str, received: &Heads) {
-        let Some(known) = self.peers.get_mut(peer) else { return };
+    pub fn confirmed(&mut self, moment: Moment, peer: &str, store: &Origin, received: &Heads) {
+        // A stream of a store that was replaced may still be open.
+        let known = self.peers.get_mut(peer).filter(|known| known.origin.as_ref() == Some(store));
+        let Some(known) = known else { return };
         known.received.join(received);
         known.heard_at = Some(moment.now);
         self.end_done_waits();

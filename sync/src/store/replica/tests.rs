@@ -3,7 +3,7 @@ use super::super::journal::{Journal as _, MemoryJournal};
 use super::super::op::tests::{key, value};
 use super::super::op::{ELEMENTS_MAX, VALUE_BYTES_MAX, Value};
 use super::super::request::{
-    CHANGES_MAX, Change, ChangeKind, Changes, Condition, Durability, Whereabouts, Write,
+    CHANGES_MAX, Change, ChangeKind, Changes, Condition, Durability, Refusal, Whereabouts, Write,
 };
 use super::super::verify;
 use super::*;

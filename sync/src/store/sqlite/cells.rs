@@ -17,7 +17,7 @@ use super::super::journal::JournalError;
 use super::super::op::Key;
 use super::super::replica::{Cells, Conflict};
 use super::super::verify::size;
-use super::{OpenError, Readers, failed, open_writer};
+use super::{OpenError, Readers, failed, open_writer, settle};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS cells (
@@ -378,6 +378,11 @@ impl CellWriter {
         self.shared.bytes.store(0, Ordering::Relaxed);
         changed.writing = Some(Arc::clone(&taken));
         taken
+    }
+
+    /// Leaves the file whole by itself, at the end.
+    pub fn settle(&self) {
+        settle(&self.writer);
     }
 
     /// Nothing was taken: there is nothing to write.

@@ -10,7 +10,7 @@ use super::super::heads::Heads;
 use super::super::journal::{Floor, Journal, JournalError, Logs, Read, follows};
 use super::super::op::Batch;
 use super::super::stamp::{Origin, OriginId};
-use super::{OpenError, Readers, failed, inode, open_writer};
+use super::{OpenError, Readers, failed, inode, open_writer, settle};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS origins (
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRI
 /// of these are a few pages written often.
 const CHECKPOINT_PAGES: i64 = 4096;
 /// Bytes of the newest batches that are kept in memory: who follows closely is served without the disk.
-const TAIL_BYTES: usize = 16 << 20;
+const TAIL_BYTES: usize = 40 << 20;
 /// Rows that are let go in one transaction: appends wait for it.
 const TRIM_ROWS: i64 = 2000;
 
@@ -77,8 +77,8 @@ fn bits(number: u64) -> i64 {
 }
 
 impl SqliteLog {
-    /// Opens the logs of a datacenter's store, or makes them. A store that was made just now, or whose file is a copy, is of
-    /// a new origin.
+    /// Opens the logs of a datacenter's store, or makes them. A store that was made just now is of a new origin, and stays
+    /// new until it [has opened](Self::has_opened).
     ///
     /// # Errors
     /// When it cannot be read, or is not ours.
@@ -89,7 +89,6 @@ impl SqliteLog {
         let sql = |error: rusqlite::Error| database(failed(&error));
         writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
         let logs = read_index(&writer).map_err(database)?;
-        let known: Option<String> = meta(&writer, "inode").map_err(sql)?;
         let own: Option<u64> = meta(&writer, "incarnation").map_err(sql)?.and_then(|text| text.parse().ok());
         let name: Option<String> = meta(&writer, "datacenter").map_err(sql)?;
         if name.as_ref().is_some_and(|name| name != datacenter) {
@@ -97,15 +96,13 @@ impl SqliteLog {
             let why = format!("it is the store of datacenter {found}, not of {datacenter}");
             return Err(OpenError::Io { path, error: std::io::Error::other(why) });
         }
-        let now = inode(&path);
-        let is_new = own.is_none() || (known.is_some() && known != now);
-        let newest = logs.values().map(|log| &log.origin).filter(|origin| origin.datacenter == datacenter);
-        let above = newest.map(|origin| origin.incarnation + 1).max().unwrap_or(0);
-        let incarnation = own.filter(|_| !is_new).unwrap_or_else(|| above.max(unix_ms));
+        let has_opened = meta(&writer, "opened").map_err(sql)?.is_some();
+        let is_new = own.is_none() || !has_opened;
+        let incarnation = own.unwrap_or(unix_ms);
         let me = Origin { datacenter: datacenter.to_owned(), incarnation };
         set_meta(&writer, "datacenter", datacenter).map_err(sql)?;
         set_meta(&writer, "incarnation", &incarnation.to_string()).map_err(sql)?;
-        set_meta(&writer, "inode", &now.unwrap_or_default()).map_err(sql)?;
+        set_meta(&writer, "inode", &inode(&path).unwrap_or_default()).map_err(sql)?;
         let index = RwLock::new(Index { logs, tail_bytes: 0 });
         let reader = LogReader(Arc::new(Shared { index, readers: Readers::new(path.clone()) }));
         let mut log = Self { writer, reader, me: me.clone(), is_new };
@@ -118,12 +115,12 @@ impl SqliteLog {
         &self.me
     }
 
-    /// It was made just now, or put here from elsewhere: what it wrote before is another's.
+    /// It was made just now, and has not taken back yet what the others have.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// What the store is from now on.
+    /// What the store is from now on: while it has nothing.
     ///
     /// # Errors
     /// When it cannot be kept.
@@ -133,9 +130,26 @@ impl SqliteLog {
         self.name(me)
     }
 
+    /// It has what the others had, and takes writes: from now on it is no new store.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub fn has_opened(&mut self) -> Result<(), JournalError> {
+        if self.is_new {
+            set_meta(&self.writer, "opened", "1").map_err(|error| failed(&error))?;
+            self.is_new = false;
+        }
+        Ok(())
+    }
+
     /// To be read from anywhere.
     pub fn reader(&self) -> LogReader {
         self.reader.clone()
+    }
+
+    /// Leaves the file whole by itself, at the end.
+    pub fn settle(&self) {
+        settle(&self.writer);
     }
 
     fn insert(&self, batches: &[Batch]) -> Result<(), JournalError> {
@@ -152,6 +166,14 @@ impl SqliteLog {
         }
         transaction.commit().map_err(sql)
     }
+}
+
+/// Whether the logs in a directory are a copy of those of another file: put back from a backup, or cloned. Such a store
+/// would use sequences twice, and bring back what the others have forgotten.
+pub(super) fn is_copy(directory: &Path) -> bool {
+    let path = directory.join("log.db");
+    let known = super::open_reader(&path).ok().and_then(|reader| meta(&reader, "inode").ok().flatten());
+    known.is_some_and(|known| Some(known) != inode(&path))
 }
 
 fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {

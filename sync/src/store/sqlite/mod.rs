@@ -79,6 +79,47 @@ pub fn lock(directory: &Path) -> Result<Lock, OpenError> {
     }
 }
 
+/// A file that says: what is here is older than what others know of it.
+const STALE: &str = "stale";
+/// Stores that are set aside in one directory: somebody should look at them.
+const ASIDE_MAX: u32 = 100;
+
+/// Says that the store here is older than what others know of it: at the next start it is set aside.
+///
+/// # Errors
+/// When it cannot be said.
+pub fn mark_stale(directory: &Path) -> std::io::Result<()> {
+    fs::write(directory.join(STALE), "")
+}
+
+/// Sets aside what is older than what others know of it, or a copy: it would use sequences twice and bring back what was
+/// deleted. All that the others have comes from them.
+///
+/// # Errors
+/// When it cannot be moved.
+pub fn set_aside_what_is_stale(directory: &Path) -> Result<(), OpenError> {
+    if !directory.join(STALE).exists() && !log::is_copy(directory) {
+        return Ok(());
+    }
+    let fail = |error| OpenError::Io { path: directory.to_owned(), error };
+    let free =
+        (1..=ASIDE_MAX).map(|number| directory.join(format!("aside-{number}"))).find(|path| !path.exists());
+    let aside =
+        free.ok_or_else(|| fail(std::io::Error::other(format!("{ASIDE_MAX} stores are set aside there"))))?;
+    fs::create_dir(&aside).map_err(fail)?;
+    for file in ["log.db", "log.db-wal", "log.db-shm", "state.db", "state.db-wal", "state.db-shm"] {
+        let path = directory.join(file);
+        if path.exists() {
+            fs::rename(&path, aside.join(file)).map_err(fail)?;
+        }
+    }
+    if directory.join(STALE).exists() {
+        fs::remove_file(directory.join(STALE)).map_err(fail)?;
+    }
+    tracing::warn!(aside = %aside.display(), "an old copy of the store is set aside: all is taken from the others");
+    Ok(())
+}
+
 /// What tells a file from a copy of it.
 pub(super) fn inode(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
@@ -142,6 +183,15 @@ fn open_reader(path: &Path) -> Result<Connection, JournalError> {
         Ok(connection)
     };
     open().map_err(|error| failed(&error))
+}
+
+/// Moves all that is in the write-ahead log to its place, as far as readers let us: after a good end the files are whole by
+/// themselves.
+fn settle(writer: &Connection) {
+    let moved = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = moved {
+        tracing::warn!(%error, "settling the store");
+    }
 }
 
 /// Connections to read, each used by one at a time.

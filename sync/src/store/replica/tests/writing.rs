@@ -168,7 +168,7 @@ fn a_disk_that_fails_refuses_and_later_writes_go_on() {
         seoul.fail(&error);
         match seoul.reply(ticket).unwrap() {
             Reply::Unknown(_) => assert!(is_unknown),
-            Reply::Refused(Refusal::Disk(_)) => assert!(!is_unknown),
+            Reply::Refused(Refusal::Full(_)) => assert!(!is_unknown),
             other => panic!("{other:?}"),
         }
         assert_eq!((seoul.text("a").as_deref(), seoul.text("b")), (Some("1"), None));
