@@ -20,13 +20,11 @@ mod twins;
 mod world;
 mod writers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use story::story;
 use world::World;
 
-use crate::from_environment;
 use crate::world::Violation;
+use crate::{from_environment, play_all};
 
 /// Plays the story of a seed; how many events it had, and how many writes were handed in.
 fn play(seed: u64, is_told: bool) -> Result<(u64, u64), Violation> {
@@ -49,36 +47,12 @@ fn replay(seed: u64, violation: &Violation) -> String {
 #[test]
 fn store_stories() {
     let seeds = from_environment("DAEMUN_SEEDS").unwrap_or(250);
-    let [next, events, writes] = [(); 3].map(|()| AtomicU64::new(0));
-    let work = || {
-        let mut failed = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds || failed.len() >= 20 {
-                return failed;
-            }
-            match play(seed, false) {
-                Ok((count, written)) => {
-                    events.fetch_add(count, Ordering::Relaxed);
-                    writes.fetch_add(written, Ordering::Relaxed);
-                }
-                Err(violation) => {
-                    let how = replay(seed, &violation);
-                    println!("{how}");
-                    failed.push(how);
-                }
-            }
-            if (seed + 1).is_multiple_of(1000) {
-                println!("{} of {seeds} stories of the store begun", seed + 1);
-            }
-        }
-    };
-    let failed = std::thread::scope(|scope| {
-        let threads = [scope.spawn(work), scope.spawn(work)];
-        threads.map(|thread| thread.join().expect("no panic")).concat()
+    let played = play_all(0..seeds, "stories of the store", |seed| {
+        play(seed, false).map_err(|violation| replay(seed, &violation))
     });
-    println!("{seeds} stories of the store, {} events, {} writes", events.into_inner(), writes.into_inner());
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let events: u64 = played.iter().map(|(_, (events, _))| events).sum();
+    let writes: u64 = played.iter().map(|(_, (_, writes))| writes).sum();
+    println!("{seeds} stories of the store, {events} events, {writes} writes");
 }
 
 /// The story of `DAEMUN_SEED`, or of the first, told.
