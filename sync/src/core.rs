@@ -24,7 +24,7 @@ use crate::gate::{Gate, PeersReachable};
 use crate::history::{Event, changes};
 use crate::judge::{Judgement, judge};
 use crate::orders::{Left, Timers};
-use crate::pull::{Journal as _, Puller, SILENCE};
+use crate::pull::{Puller, SILENCE};
 use crate::rates::Rates;
 pub use messages::{Answer, Input, Kept, LinkStatus, Moment, Output};
 use watch::Watches;

@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use crate::admission::Admitted;
 use crate::health::Verdict;
 use crate::orders::{About, Order};
-use crate::pull::Journal;
 
 /// One numbered entry of its author's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,15 +158,14 @@ pub struct Batch {
     pub facts: Vec<Fact>,
 }
 
-impl Journal for Facts {
-    type Batch = Batch;
-
-    fn frontier(&self) -> Frontier {
+impl Facts {
+    /// How far each author is known.
+    pub fn frontier(&self) -> Frontier {
         Frontier(self.authors.iter().map(|(author, log)| (author.clone(), log.head)).collect())
     }
 
     /// All facts in force that one who has heard `frontier` lacks.
-    fn after(&self, frontier: &Frontier) -> Batch {
+    pub fn after(&self, frontier: &Frontier) -> Batch {
         let lacking = |(author, log): (&String, &AuthorLog)| {
             let heard = frontier.of(author);
             log.latest.values().filter(move |fact| fact.number > heard).cloned().collect::<Vec<_>>()
@@ -180,7 +178,9 @@ impl Journal for Facts {
         }
     }
 
-    fn merge(&mut self, batch: &Batch) -> bool {
+    /// Takes in what another gave, asked for with our frontier at that time: true when anything was new. A batch is a
+    /// whole: it carries everything up to its frontier. In any order, more than once, it does no harm.
+    pub fn merge(&mut self, batch: &Batch) -> bool {
         let mut news = false;
         for (author, &head) in &batch.frontier.0 {
             // Nothing new; or it builds on what is not known here: an answer that was meant for another life.

@@ -30,7 +30,6 @@ use crate::admission::{Admitted, Out};
 use crate::facts::{Body, Fact, Facts};
 use crate::health::Verdict;
 use crate::orders::{About, Order, Verb};
-use crate::pull::Journal as _;
 use opinion::{Opinion, Tally};
 
 /// The view, and what the agents' own detectors go by beside it.

@@ -1,5 +1,5 @@
 //! The pull protocol without its network: how one agent follows the log of another, and what it learns from that about the
-//! link between them. The log of facts is followed so, and the log of operations too: what is pulled is a [`Journal`].
+//! link between them. Facts are few, and each question is answered whole; logs of operations are [streams](crate::store::feed).
 //!
 //! One question is under way at a time: "what do you have after this frontier?", held by the other for a while if there
 //! is nothing. Asking for what comes after N says that all up to N has arrived.
@@ -28,22 +28,6 @@ const RETRY: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_millis(10);
 /// A link that was not heard for so long is cut: three holds.
 pub const SILENCE: Duration = Duration::from_secs(3);
-
-/// Logs by author that can say how far they go and what another lacks.
-pub trait Journal {
-    /// Entries on their way.
-    type Batch;
-
-    /// How far each author's log is known.
-    fn frontier(&self) -> Frontier;
-
-    /// What one who knows `frontier` lacks.
-    fn after(&self, frontier: &Frontier) -> Self::Batch;
-
-    /// Takes in what another gave, asked for with our frontier at that time: true when anything was new. A batch is a
-    /// whole: it carries everything up to its frontier. In any order, more than once, it does no harm.
-    fn merge(&mut self, batch: &Self::Batch) -> bool;
-}
 
 /// A question to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

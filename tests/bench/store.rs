@@ -13,8 +13,9 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use daemun_fleet::Clock;
-use daemun_sync::store::engine::{Retention, Store, StoreSettings};
+use daemun_sync::store::engine::{Store, StoreSettings};
 use daemun_sync::store::op::{Key, Value};
+use daemun_sync::store::replica::Retention;
 use daemun_sync::store::request::{
     Change, ChangeKind, Changes, Condition, Durability, Refusal, Reply, Write,
 };

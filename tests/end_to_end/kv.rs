@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use daemun_fleet::Clock;
 use daemun_sync::store::api;
-use daemun_sync::store::engine::{Retention, Store, StoreSettings, Threads};
+use daemun_sync::store::engine::{Store, StoreSettings, Threads};
+use daemun_sync::store::replica::Retention;
 use serde_json::Value;
 use tokio::net::TcpListener;
 

@@ -76,7 +76,6 @@ impl Core {
 
     /// Whether the judgement is of older facts than there are.
     pub(super) fn facts_moved(&self) -> bool {
-        use crate::pull::Journal as _;
         self.judgement.view.frontier != self.facts.frontier()
     }
 

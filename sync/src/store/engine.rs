@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::feed::{Down, Scan as _, Took};
 use super::heads::Heads;
 use super::journal::Logs as _;
-use super::replica::{Conflict, Denied, Opened, Replica, Word};
+use super::replica::{Conflict, DROPPED, Denied, Opened, Replica, Retention, Word};
 use super::request::{Reply, Write};
 use super::sqlite::cells::{self, Kept, SqliteCells};
 use super::sqlite::log::{LogReader, SqliteLog};
@@ -61,15 +61,6 @@ pub struct Progress {
     pub accepted: Heads,
     /// What users see.
     pub applied: Heads,
-}
-
-/// Limits of the log on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// So many entries are kept though all have them: watches can resume.
-    pub entries_min: u64,
-    /// Over so many entries the oldest go though somebody lacks them: it gets a snapshot.
-    pub entries_max: u64,
 }
 
 /// What a store starts from.
@@ -314,9 +305,9 @@ fn opened(
 ) -> Result<(Opened, u64), OpenError> {
     let fail = |error| OpenError::Database { path: directory.to_owned(), error };
     let mut dropped = BTreeSet::new();
-    let first = super::op::Key::new(".dropped", " ").ok();
+    let first = super::op::Key::new(DROPPED, " ").ok();
     for (key, _) in cells.scan(first.as_ref(), None, 10_000, usize::MAX).map_err(fail)? {
-        if key.bucket() != ".dropped" {
+        if key.bucket() != DROPPED {
             break;
         }
         dropped.extend(super::replica::parse_dropped(key.name()));

@@ -48,7 +48,7 @@ const OPEN_AGAIN: Duration = Duration::from_secs(3);
 /// Bytes that are read at once to apply what waits.
 const CATCH_UP_BYTES: usize = 1 << 20;
 /// Bucket of what is remembered of dropped operations: no user's bucket begins with a dot.
-const DROPPED: &str = ".dropped";
+pub(super) const DROPPED: &str = ".dropped";
 
 /// The keys and what is under them, as far as it is applied.
 pub trait Cells {
@@ -86,6 +86,15 @@ pub struct Opened {
     pub forgotten: BTreeMap<String, u64>,
     /// The store was made just now.
     pub is_new: bool,
+}
+
+/// Limits of the log on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many entries are kept though all have them: watches can resume.
+    pub entries_min: u64,
+    /// Over so many entries the oldest go though somebody lacks them: it gets a snapshot.
+    pub entries_max: u64,
 }
 
 /// What another datacenter has.

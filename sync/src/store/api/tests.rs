@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::super::engine::{Retention, Store, StoreSettings, Threads};
+use super::super::engine::{Store, StoreSettings, Threads};
+use super::super::replica::Retention;
 use super::serve;
 
 mod bad;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::super::journal::{Journal as _, JournalError, Logs as _};
-use super::super::replica::{Denied, Replica};
+use super::super::replica::{Denied, Replica, Retention};
 use super::super::request::{Refusal, Reply};
 use super::super::sqlite::cells::SqliteCells;
 use super::super::sqlite::log::SqliteLog;
 use super::super::sqlite::mark_stale;
 use super::super::status::StoreStatus;
-use super::{Input, Progress, Retention, Store, TICK, TIDY, guard};
+use super::{Input, Progress, Store, TICK, TIDY, guard};
 use crate::core::Moment;
 use crate::latest::last_sent;
 
@@ -412,16 +412,10 @@ impl Engine {
     /// Lets go of what all have and nobody needs.
     fn tidy(&mut self) {
         let flushed = last_sent(&self.store.0.flushed);
-        let by_all = self.replica.received_by_all();
         let floors = self.log.floors();
         for (origin, head) in self.log.heads().iter() {
             let floor = floors.get(&origin).map_or(0, |floor| floor.sequence);
-            let kept = head - floor;
-            let all_have = by_all.of(origin).min(head.saturating_sub(self.retention.entries_min));
-            let too_many =
-                if kept > self.retention.entries_max { head - self.retention.entries_max } else { 0 };
-            // Whatever happens, the keys can be made good from the log.
-            let upto = all_have.max(too_many).min(flushed.of(origin));
+            let upto = self.replica.may_go(origin, head, &flushed, self.retention);
             if upto > floor
                 && let Err(error) = self.log.trim(origin, upto)
             {

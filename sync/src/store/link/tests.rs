@@ -2,9 +2,10 @@
 
 use http_body_util::{BodyExt as _, Full};
 
-use super::super::engine::{Retention, Store, StoreSettings, Threads};
+use super::super::engine::{Store, StoreSettings, Threads};
 use super::super::heads::Heads;
 use super::super::op::tests::{key, value};
+use super::super::replica::Retention;
 use super::super::replica::Word;
 use super::super::request::{Change, ChangeKind, Changes, Condition, Durability, Reply, Write};
 use super::super::stamp::Origin;

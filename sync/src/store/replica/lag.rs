@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::heads::Heads;
 use super::super::stamp::{Origin, OriginId};
-use super::{Phase, Replica};
+use super::{Phase, Replica, Retention};
 use crate::core::Moment;
 
 /// Whether a lag is known.
@@ -127,6 +127,14 @@ impl Replica {
             all.meet(&self.has_received(name));
         }
         all
+    }
+
+    /// Up to where a log that ends at `head` may go from the disk: what every datacenter has but for the newest entries, and
+    /// the oldest of too many, whoever lacks them. `kept` is what the keys on the disk cover: they can be made good from the rest.
+    pub fn may_go(&self, origin: OriginId, head: u64, kept: &Heads, retention: Retention) -> u64 {
+        let all_have = self.received_by_all().of(origin).min(head.saturating_sub(retention.entries_min));
+        let too_many = head.saturating_sub(retention.entries_max);
+        all_have.max(too_many).min(kept.of(origin))
     }
 
     /// What the others had when they could be reached again is applied here, and no lag to those in reach is unknown or
