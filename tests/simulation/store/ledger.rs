@@ -71,6 +71,15 @@ impl Ledger {
         })
     }
 
+    /// What went with a disk that was lost, by its author's order.
+    pub(super) fn lost<'a>(&'a self, known: &'a Heads) -> impl Iterator<Item = &'a Entry> {
+        self.lost_after.keys().flat_map(move |origin| {
+            let facts = self.facts.get(origin).map_or(&[][..], Vec::as_slice);
+            let from = usize::try_from(known.of(*origin)).unwrap_or(usize::MAX).min(facts.len());
+            facts.get(from..).unwrap_or_default().iter().map(|fact| &fact.entry)
+        })
+    }
+
     /// Operations of an origin after a sequence that were on its disk by then, and when the first of them was written.
     pub(super) fn missing(&self, origin: OriginId, after: u64, by_us: u64) -> (u64, Option<u64>) {
         let facts = self.facts.get(&origin).map_or(&[][..], Vec::as_slice);

@@ -92,11 +92,25 @@ impl Replica {
         Some(known)
     }
 
+    /// What was applied here when the oldest own operation was stamped that is not applied yet; `None`: one that is not is
+    /// still to be read from the log.
+    fn knew_when_it_last_wrote(&self) -> Option<Heads> {
+        let mut known = self.applied.clone();
+        let own = self.applied.of(self.id);
+        if own < self.accepted.of(self.id) {
+            let first = self.staged.first().filter(|first| first.sequence == own + 1)?;
+            let mut before = (*first.known).clone();
+            before.raise(self.id, own);
+            known.meet(&before);
+        }
+        Some(known)
+    }
+
     /// What every datacenter that is not forgotten has applied, and nothing older than which can still arrive: what is only
     /// remembered up to here may be forgotten. Each datacenter's newest entry says what it knew; whatever it writes later
     /// is stamped later.
     pub fn stable(&self) -> Heads {
-        let mut stable = self.applied.clone();
+        let Some(mut stable) = self.knew_when_it_last_wrote() else { return Heads::default() };
         let mut known_to_any = Heads::default();
         let mut live = vec![self.id];
         for (name, _) in self.counted() {

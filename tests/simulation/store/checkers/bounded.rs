@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use daemun_sync::store::journal::{Logs as _, Read};
 
-use super::{Checker, Note};
+use super::{Checker, Note, known, model};
 use crate::store::world::World;
 use crate::store::writers::waiting;
 
@@ -26,6 +26,9 @@ impl Checker for Bounded {
         if waiting(&world.ledger) > 0 {
             return Err(format!("{} writers were never answered", waiting(&world.ledger)));
         }
+        // What came of a lost disk ahead of its log is remembered for good: nobody can tell that it has come everywhere.
+        let known = known(world);
+        let lost = model::by_key(world.ledger.lost(&known));
         for (at, node) in world.nodes.iter().enumerate() {
             let Some(alive) = &node.alive else { continue };
             let unix_ms = world.moment(at).unix_ms;
@@ -43,7 +46,8 @@ impl Checker for Bounded {
             if node.disk.journal.len() > most {
                 return Err(format!("{} keeps more than {most} entries: {by_origin:?}", node.name));
             }
-            if let Some((key, cell)) = alive.keys.map.iter().find(|(_, cell)| cell.has_a_past(unix_ms)) {
+            let mut remembered = alive.keys.map.iter().filter(|(_, cell)| cell.has_a_past(unix_ms));
+            if let Some((key, cell)) = remembered.find(|(key, _)| !lost.contains_key(*key)) {
                 return Err(format!("{} remembers {key:?}: {cell:?}", node.name));
             }
             if !alive.replica.held().is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use daemun_sync::store::journal::Logs as _;
 use daemun_sync::store::op::Key;
 use daemun_sync::store::stamp::Stamp;
 
@@ -11,8 +12,9 @@ use crate::store::world::World;
 /// The newest put or delete that a store has shown of each key: now, and what it has on disk.
 #[derive(Clone, Debug, Default)]
 struct Shown {
-    now: BTreeMap<Key, Stamp>,
-    durable: BTreeMap<Key, Stamp>,
+    /// With its number in its origin's log.
+    now: BTreeMap<Key, (Stamp, u64)>,
+    durable: BTreeMap<Key, (Stamp, u64)>,
 }
 
 #[derive(Default)]
@@ -49,19 +51,22 @@ impl Gone {
         for (key, cell) in alive.keys.map.iter().filter(|(key, _)| !key.name().starts_with('x')) {
             let Some(register) = &cell.register else { continue };
             let before = shown.now.entry(key.clone()).or_default();
-            if register.stamp < *before {
+            if register.stamp < before.0 {
                 return Err(format!(
-                    "dc{node} shows {:?} under {key:?} of {}, and had shown {before}",
-                    register.value, register.stamp
+                    "dc{node} shows {:?} under {key:?} of {}, and had shown {}",
+                    register.value, register.stamp, before.0
                 ));
             }
-            *before = register.stamp;
+            *before = (register.stamp, register.sequence);
         }
         if alive.replica.received().covers(alive.replica.applied()) && !alive.replica.has_outgoing() {
-            // What is later than all that its disk has seen may be the future again after a restart.
-            let time = world.nodes[node].disk.time();
-            let durable = shown.now.iter().filter(|(_, stamp)| stamp.time <= time);
-            shown.durable.extend(durable.map(|(key, stamp)| (key.clone(), *stamp)));
+            // What is later than all that its disk has seen may be the future again after a restart; and what came with a
+            // comparison, ahead of its log, is only in memory until the keys are written.
+            let disk = &world.nodes[node].disk;
+            let (time, heads) = (disk.time(), disk.journal.heads());
+            let is_there = |stamp: Stamp, sequence| stamp.time <= time && sequence <= heads.of(stamp.origin);
+            let durable = shown.now.iter().filter(|(_, (stamp, sequence))| is_there(*stamp, *sequence));
+            shown.durable.extend(durable.map(|(key, shown)| (key.clone(), *shown)));
         }
         Ok(())
     }

@@ -17,6 +17,9 @@ pub(super) use gone::Gone;
 pub(super) use kept::Kept;
 pub(super) use lag::HonestLag;
 
+use daemun_sync::store::heads::Heads;
+use daemun_sync::store::journal::Logs as _;
+
 use super::world::World;
 
 /// What has just happened.
@@ -59,4 +62,13 @@ pub(super) fn all() -> Vec<Box<dyn Checker>> {
         Box::<Frontiers>::default(),
         Box::<Conditions>::default(),
     ]
+}
+
+/// What some disk has.
+fn known(world: &World) -> Heads {
+    let mut known = Heads::default();
+    for node in &world.nodes {
+        known.join(&node.disk.journal.heads());
+    }
+    known
 }

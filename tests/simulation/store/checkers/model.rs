@@ -15,18 +15,19 @@ pub(super) enum Seen {
     Set(BTreeSet<String>),
 }
 
-/// By key.
-pub(super) fn expected(entries: &[&Entry], unix_ms: u64) -> BTreeMap<Key, Seen> {
+/// By key, in each origin's order.
+pub(super) fn by_key<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<Key, Vec<&'a Entry>> {
     let mut by_key: BTreeMap<Key, Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
         if let Some(key) = entry.action.key() {
             by_key.entry(key.clone()).or_default().push(entry);
         }
     }
-    by_key.into_iter().map(|(key, entries)| (key, of_one(&entries, unix_ms))).collect()
+    by_key
 }
 
-fn of_one(entries: &[&Entry], unix_ms: u64) -> Seen {
+/// What must be seen of a key after these operations on it.
+pub(super) fn expected(entries: &[&Entry], unix_ms: u64) -> Seen {
     let is_register = |entry: &&&Entry| matches!(entry.action, Action::Put { .. } | Action::Delete { .. });
     let last = entries.iter().filter(is_register).max_by_key(|entry| entry.stamp);
     if let Some(Entry { stamp, action: Action::Put { expires_unix_ms, .. }, .. }) = last

@@ -354,6 +354,36 @@ fn what_is_only_remembered_goes_when_all_have_it() {
 }
 
 #[test]
+fn what_is_on_its_way_to_the_disk_may_be_older_than_what_is_forgotten() {
+    let [mut seoul, mut frankfurt] = two();
+    follow(&mut frankfurt, &mut seoul);
+    follow(&mut seoul, &mut frankfurt);
+    frankfurt.put("x", "1");
+    follow(&mut seoul, &mut frankfurt);
+    // Stamped in Frankfurt first, and not on its disk yet.
+    let ticket = frankfurt.hand_in(&local(vec![put("k", "older")]));
+    seoul.pass(5);
+    seoul.stamp(vec![change("k", ChangeKind::Delete)]);
+    seoul.pass(1_000);
+    seoul.commit();
+    frankfurt.pass(1_005);
+    let (id, upto) = (seoul.replica.origin().id(), seoul.replica.received().of(seoul.replica.origin().id()));
+    let mut stream = Stream::new(&mut frankfurt, &mut seoul).unwrap();
+    while let Some(message) = stream.next(&seoul) {
+        frankfurt.replica.take(frankfurt.at, &mut frankfurt.keys, "seoul", message).unwrap();
+    }
+    assert!(frankfurt.replica.applied().of(id) == upto && frankfurt.replica.is_waited_for());
+    let deleted = frankfurt.keys.map[&key("k")].clone();
+    let forgets =
+        |store: &Store| deleted.without_the_past(&store.replica.stable(), store.at.unix_ms).is_none();
+    assert!(!forgets(&frankfurt), "what it is about to write is older");
+    frankfurt.commit();
+    assert!(frankfurt.reply(ticket).is_some());
+    assert_eq!(frankfurt.text("k"), None);
+    assert!(forgets(&frankfurt));
+}
+
+#[test]
 fn lag_is_unknown_without_heartbeats_and_never_below_the_truth() {
     let [mut seoul, mut frankfurt] = two();
     assert_eq!(frankfurt.replica.lags(frankfurt.at)[0].stage, Stage::Unknown);
