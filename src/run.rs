@@ -18,7 +18,7 @@ use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, Placer};
 use daemun_gateway::Door;
-use daemun_sync::{Agent, last_sent, latest};
+use daemun_sync::{Agent, SingleThread, last_sent, latest};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -270,7 +270,8 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         opened.store.clone().ok(),
         &mut tasks,
     )?;
-    store::serve(&arguments, bound.store, &opened.store, &mut tasks)?;
+    let applications = SingleThread::start("store-api").context("a thread for applications")?;
+    store::serve(&arguments, bound.store, &opened.store, &applications, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use daemun_fleet::Config;
-use daemun_sync::last_sent;
+use daemun_sync::{SingleThread, last_sent};
 use daemun_sync::store::api::Served;
 use daemun_sync::store::engine::{Store, StoreSettings, Threads};
 use daemun_sync::store::journal::JournalError;
@@ -54,11 +54,12 @@ pub(crate) fn open(arguments: &RunArguments, files: &Files) -> anyhow::Result<Op
     }
 }
 
-/// Answers applications that show the token.
+/// Answers applications that show the token, on a thread of its own.
 pub(crate) fn serve(
     arguments: &RunArguments,
     listeners: Vec<TcpListener>,
     store: &Served,
+    thread: &SingleThread,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     if listeners.is_empty() {
@@ -67,10 +68,10 @@ pub(crate) fn serve(
     let token: Arc<str> = token::read_or_make(&arguments.store_token()).context("the store's token")?.into();
     for listener in listeners {
         let (store, token) = (store.clone(), Arc::clone(&token));
-        tasks.spawn(async move {
+        thread.serve(tasks, listener, |listener| async move {
             daemun_sync::store::api::serve(listener, store, token).await;
             Ok("store")
-        });
+        })?;
     }
     Ok(())
 }

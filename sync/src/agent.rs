@@ -27,7 +27,7 @@ use crate::rates::Measured;
 use crate::store::engine::Store;
 use crate::store::link::Link;
 use crate::verbs::{self, Plan, Told};
-use crate::{Refusals, Settings, StartError, disk, link, listen, serve};
+use crate::{Refusals, Settings, SingleThread, StartError, disk, link, listen, serve};
 
 /// Time between two writes of what is kept, if there is anything new.
 const KEEP_PAUSE: Duration = Duration::from_millis(200);
@@ -130,17 +130,21 @@ impl Agent {
         listeners: Vec<TcpListener>,
         mut configs: watch::Receiver<Arc<Config>>,
     ) -> Result<(), StartError> {
+        // Votes and logs: what the stores say to each other are small messages, many of them.
+        let streams = SingleThread::start("agents").map_err(StartError::Thread)?;
         let mut servers = JoinSet::new();
         servers.spawn(Arc::clone(&self).keep());
         for listener in listeners {
             let (keys, refusals) = (self.keys.clone(), self.refusals.clone());
             let door = listen::AgentDoor { keys, fleet: self.config().fleet.name.clone(), refusals };
-            servers.spawn(listen::serve_agents(listener, serve::router(Arc::clone(&self)), door));
+            let router = serve::router(Arc::clone(&self));
+            let serve = |listener| listen::serve_agents(listener, router, door);
+            streams.serve(&mut servers, listener, serve).map_err(StartError::Thread)?;
         }
         if let Some(store) = self.store.clone() {
             servers.spawn(Arc::clone(&self).tell_store(store));
         }
-        let mut links = self.follow_stores();
+        let mut links = self.follow_stores(&streams);
         let mut keys = self.keys.clone();
         let shown = latest_seen(&mut keys);
         let mut work = Work::new(&self.me, &latest_seen::<Arc<_>>(&mut configs), shown.as_deref())?;
@@ -179,7 +183,7 @@ impl Agent {
                     // Whatever was under way for the old config is of no interest.
                     probes = JoinSet::new();
                     links.abort_all();
-                    links = self.follow_stores();
+                    links = self.follow_stores(&streams);
                     let mut core = self.lock();
                     if core.set_config(config, self.moment()) {
                         self.publish(&mut core);
@@ -190,7 +194,7 @@ impl Agent {
     }
 
     /// Follows the stores of all other datacenters: to a config that has changed, anew.
-    fn follow_stores(&self) -> JoinSet<()> {
+    fn follow_stores(&self, streams: &SingleThread) -> JoinSet<()> {
         let mut links = JoinSet::new();
         let Some(store) = &self.store else { return links };
         let config = self.config();
@@ -202,7 +206,7 @@ impl Agent {
                 url: peer.agent.clone(),
                 keys: self.keys.clone(),
             };
-            links.spawn(link.follow());
+            streams.spawn(&mut links, link.follow());
         }
         links
     }

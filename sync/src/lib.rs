@@ -25,6 +25,7 @@ pub mod pull;
 pub mod rates;
 mod refusals;
 mod serve;
+mod single;
 pub mod skew;
 pub mod store;
 pub mod verbs;
@@ -43,6 +44,7 @@ pub use eye::look;
 pub use follow::follow;
 pub use latest::{last_sent, latest, latest_seen};
 pub use refusals::{Refusal, Refusals};
+pub use single::SingleThread;
 
 /// What an agent starts from.
 #[derive(Debug)]
@@ -79,6 +81,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The system gave no thread for the streams, or took no listener there.
+    #[error("sync: no thread for the agents' port: {0}")]
+    Thread(std::io::Error),
     /// No HTTP client could be made.
     #[error("sync: cannot make an HTTP client")]
     Client(#[from] reqwest::Error),

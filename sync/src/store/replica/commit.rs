@@ -121,6 +121,8 @@ impl Replica {
         self.accepted = self.received.clone();
         self.chains = self.received.iter().map(|(origin, _)| (origin, journal.chain(origin))).collect();
         self.own_chain = journal.chain(self.id);
+        // What is not here after all is not held back: it may never come again.
+        self.held.retain(|&origin, _| self.received.of(origin) > self.applied.of(origin));
         // Others' operations are applied though they are not durable: what we write next must not say that they are here.
         self.others = Arc::new(self.durably_applied());
         self.said = Arc::default();

@@ -67,6 +67,23 @@ fn what_is_from_the_future_waits_for_its_time() {
 }
 
 #[test]
+fn what_was_lost_on_the_way_to_the_disk_is_not_waited_for() {
+    let [mut seoul, mut frankfurt] = two();
+    follow(&mut frankfurt, &mut seoul);
+    seoul.at.unix_ms += 5_000;
+    seoul.put("k", "early");
+    let mut stream = Stream::new(&mut frankfurt, &mut seoul).unwrap();
+    while let Some(message) = stream.next(&seoul) {
+        frankfurt.replica.take(frankfurt.at, &mut frankfurt.keys, "seoul", message).unwrap();
+    }
+    assert!(!frankfurt.replica.held().is_empty());
+    frankfurt.fail(&JournalError::Full("no space".to_owned()));
+    assert!(frankfurt.replica.held().is_empty());
+    follow(&mut frankfurt, &mut seoul);
+    assert!(!frankfurt.replica.held().is_empty(), "it came again");
+}
+
+#[test]
 fn what_is_dropped_is_never_applied_and_holds_up_nobody() {
     let [mut seoul, mut frankfurt] = two();
     follow(&mut frankfurt, &mut seoul);
