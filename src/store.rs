@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use daemun_fleet::Config;
-use daemun_sync::{SingleThread, last_sent};
 use daemun_sync::store::api::Served;
 use daemun_sync::store::engine::{Store, StoreSettings, Threads};
 use daemun_sync::store::journal::JournalError;
@@ -12,6 +11,7 @@ use daemun_sync::store::replica::Retention;
 use daemun_sync::store::replica::{Lag, Stage};
 use daemun_sync::store::sqlite::OpenError;
 use daemun_sync::store::status::StoreStatus;
+use daemun_sync::{SingleThread, last_sent};
 use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::net::TcpListener;
 

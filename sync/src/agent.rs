@@ -142,6 +142,7 @@ impl Agent {
             streams.serve(&mut servers, listener, serve).map_err(StartError::Thread)?;
         }
         if let Some(store) = self.store.clone() {
+            store.stream_on(streams.handle().clone());
             servers.spawn(Arc::clone(&self).tell_store(store));
         }
         let mut links = self.follow_stores(&streams);

@@ -51,6 +51,11 @@ impl SingleThread {
         Ok(())
     }
 
+    /// Its runtime.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Runs something on it, as one of `tasks`.
     pub fn spawn<T: Send + 'static>(
         &self,

@@ -10,11 +10,12 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use daemun_fleet::Clock;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::feed::{Down, Scan as _, Took};
@@ -100,6 +101,13 @@ pub(super) struct Inner {
     pub(super) cells: SqliteCells,
     pub(super) log: LogReader,
     progress: watch::Sender<Arc<Progress>>,
+    /// What is durable here of all logs, and of others' logs: those who feed and those who follow are not woken for more
+    /// than that.
+    durable: watch::Sender<Arc<Heads>>,
+    durable_of_others: watch::Sender<Arc<Heads>>,
+    /// Where writers wait, and where streams do.
+    answers: OnceLock<Handle>,
+    streams: OnceLock<Handle>,
     status: watch::Sender<Arc<StoreStatus>>,
     words: watch::Sender<Arc<Word>>,
     wants: Mutex<BTreeMap<String, BTreeSet<String>>>,
@@ -175,6 +183,10 @@ impl Store {
             cells: cells.clone(),
             log: log.reader(),
             progress: watch::Sender::default(),
+            durable: watch::Sender::default(),
+            durable_of_others: watch::Sender::default(),
+            answers: OnceLock::new(),
+            streams: OnceLock::new(),
             status: watch::Sender::new(Arc::new(StoreStatus::new(&replica, moment))),
             words: watch::Sender::new(Arc::new(replica.word())),
             wants: Mutex::default(),
@@ -233,6 +245,27 @@ impl Store {
     /// How far it is, and every later state.
     pub fn progresses(&self) -> watch::Receiver<Arc<Progress>> {
         self.0.progress.subscribe()
+    }
+
+    /// What is durable here, and whenever that changes.
+    pub(super) fn durables(&self) -> watch::Receiver<Arc<Heads>> {
+        self.0.durable.subscribe()
+    }
+
+    /// What of others' logs is durable here, and whenever that changes.
+    pub(super) fn durables_of_others(&self) -> watch::Receiver<Arc<Heads>> {
+        self.0.durable_of_others.subscribe()
+    }
+
+    /// Writers wait on this runtime: to wake it for each of them would cost more than all else that is done for them.
+    pub(super) fn answer_on(&self, runtime: Handle) {
+        // Of several the first: any of them will do.
+        let _ = self.0.answers.set(runtime);
+    }
+
+    /// Streams wait on this runtime: told from there, each wakes once.
+    pub(crate) fn stream_on(&self, runtime: Handle) {
+        let _ = self.0.streams.set(runtime);
     }
 
     /// How it is.

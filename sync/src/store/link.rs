@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -20,10 +21,11 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::body::Streamed;
-use super::engine::{Input, Progress, Store};
-use super::feed::{Down, Feeder, Up, VERSION, check, compare};
+use super::engine::{Input, Store};
+use super::feed::{Down, Feeder, Took, Up, VERSION, check, compare};
+use super::heads::Heads;
 use super::op::Key;
-use super::replica::SILENCE;
+use super::replica::{Denied, SILENCE};
 use super::verify;
 use super::wire::{Decoder, encode};
 use crate::keys::{Keys, name_of};
@@ -214,8 +216,10 @@ impl Link {
         signs: &Signs,
     ) -> Result<(), Boxed> {
         let mut incoming = Messages::new(body);
-        let mut progress = self.store.progresses();
-        let mut said = self.store.progress();
+        // How far our own log is, the feed of it says.
+        let mut durable = self.store.durables_of_others();
+        let mut said: Arc<Heads> = Arc::default();
+        let mut handed: Option<oneshot::Receiver<Result<Took, Denied>>> = None;
         let mut wants = self.store.wants(&self.peer);
         let mut last: Option<Key> = None;
         let mut is_comparing = false;
@@ -246,16 +250,17 @@ impl Link {
                     if !has_begun {
                         return Err("it did not say who it is".into());
                     }
+                    // One at a time; what came of the one before is looked at only now, so that it wakes nobody.
+                    if let Some(before) = handed.take() {
+                        before.await??;
+                    }
                     let (done, took) = oneshot::channel();
                     self.store.hand(Input::Down(self.peer.clone(), message, done));
-                    took.await??;
+                    handed = Some(took);
                 }
-                Ok(()) = progress.changed() => {
-                    let now = latest_seen(&mut progress);
-                    if now.received != said.received {
-                        up.send(encode(&Up::After { received: now.received.clone(), wants: None })).await?;
-                        said = now;
-                    }
+                Ok(()) = durable.changed() => {
+                    said = latest_seen(&mut durable);
+                    up.send(encode(&Up::After { received: (*said).clone(), wants: None })).await?;
                 }
                 () = sleep(pause) => {
                     compare_at = self.store.now() + COMPARE;
@@ -270,7 +275,14 @@ impl Link {
                     let wanted = self.store.wants(&self.peer);
                     if wanted != wants {
                         wants.clone_from(&wanted);
-                        up.send(encode(&Up::After { received: said.received.clone(), wants: Some(wanted) })).await?;
+                        up.send(encode(&Up::After { received: (*said).clone(), wants: Some(wanted) })).await?;
+                    }
+                    if let Some(mut before) = handed.take() {
+                        match before.try_recv() {
+                            Ok(took) => drop(took?),
+                            Err(TryRecvError::Empty) => handed = Some(before),
+                            Err(TryRecvError::Closed) => return Err("the store has stopped".into()),
+                        }
                     }
                     if let Some(why) = self.store.refusal() {
                         return Err(why.into());
@@ -356,7 +368,7 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
     store.hand(Input::Heard(peer.clone(), word, done));
     heard.await??;
     down.send(encode(&begin)).await?;
-    let mut progress = store.progresses();
+    let mut durable = store.durables();
     let mut origins = store.origins();
     let mut word_at = store.now() + WORD;
     loop {
@@ -364,7 +376,7 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
             return Err(why.into());
         }
         // From here on every change is seen.
-        let _: Arc<Progress> = latest_seen(&mut progress);
+        let _: Arc<Heads> = latest_seen(&mut durable);
         while let Some(message) = feeder.next(&store.0.log, &store.0.cells, &origins)? {
             down.send(encode(&message)).await?;
             if word_at <= store.now() {
@@ -372,7 +384,7 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
             }
         }
         tokio::select! {
-            changed = progress.changed() => changed?,
+            changed = durable.changed() => changed?,
             up = incoming.next::<Up>() => match up? {
                 None => return Ok(()),
                 Some(Up::Begin { .. }) => return Err("it began twice".into()),

@@ -273,11 +273,19 @@ struct Body {
 /// An entry as bytes.
 pub type Record = Bytes;
 
+/// What most records have beside a value: room for it is made at once.
+const RECORD_BYTES: usize = 128;
+
 /// Writes an entry as a record; `before` is what the entry before it knew.
 pub fn encode(entry: &Entry, before: &Heads) -> Record {
     let news = entry.known.beyond(before);
     let body = Body { time: entry.stamp.time, news, more: entry.more, action: entry.action.clone() };
-    let mut record = vec![0; CRC_BYTES];
+    let value = match &body.action {
+        Action::Put { value, .. } => value.bytes.len(),
+        _ => 0,
+    };
+    let mut record = Vec::with_capacity(RECORD_BYTES + value);
+    record.resize(CRC_BYTES, 0);
     record = postcard::to_extend(&body, record).expect("these types can be written");
     let crc = checksum(entry.stamp.origin, entry.sequence, record.get(CRC_BYTES..).unwrap_or_default());
     for (byte, of_crc) in record.iter_mut().zip(crc.to_le_bytes()) {

@@ -99,11 +99,18 @@ pub(super) struct Api {
 
 /// Serves applications until dropped. Without a store, every call is answered with why there is none.
 pub async fn serve(listener: TcpListener, store: Result<Store, String>, token: Arc<str>) {
+    if let Ok(store) = &store {
+        store.answer_on(tokio::runtime::Handle::current());
+    }
     let api = Arc::new(Api { store, token, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    // While no timer is set, the runtime is woken by a system call for each that is: with one that always is, and is due
+    // before those of connections, it is not.
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
+            _ = ticks.tick() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     // Over the cap the newcomer is dropped; those who are in are served.

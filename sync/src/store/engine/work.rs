@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::super::heads::Heads;
 use super::super::journal::{Journal as _, JournalError, Logs as _};
 use super::super::replica::{Denied, Replica, Retention};
 use super::super::request::{Refusal, Reply};
@@ -20,11 +21,14 @@ use crate::core::Moment;
 use crate::latest::last_sent;
 
 /// Time between two flushes for what is durable elsewhere already: nobody here waits for it.
-const PACE: Duration = Duration::from_millis(2);
-/// How long a write waits at most for those who are expected to write too, so that they share a flush: about as long as a
-/// flush takes. They are those who were just answered, and those who came meanwhile.
-const CROWD_PACE: Duration = Duration::from_micros(400);
-/// Time between two tellings of others how far it is: what they do then is done for all that came meanwhile.
+const PACE: Duration = Duration::from_millis(3);
+/// How long a write waits at most for those who are expected to write too, so that they share a flush and all that follows
+/// from it. They are those who were answered of late, and those who came meanwhile.
+const CROWD_PACE: Duration = Duration::from_millis(1);
+/// So many share a flush well enough: while it lasts, the next come together.
+const CROWD: usize = 8;
+/// Time between two tellings of watches how far it is: what they do then is done for all that came meanwhile. Streams are
+/// told with each flush.
 const TELL_PACE: Duration = Duration::from_micros(700);
 /// Bytes that have changed and are not written: over it writers wait.
 const CHANGED_BYTES_MAX: u64 = 256 << 20;
@@ -43,6 +47,8 @@ pub(super) struct Engine {
     crowd: usize,
     answered_at: Duration,
     published_at: Duration,
+    /// What streams have been told.
+    told_durable: Heads,
     /// There is progress that others have not been told of.
     has_untold: bool,
     tidy_at: Duration,
@@ -73,6 +79,7 @@ impl Engine {
             crowd: 0,
             answered_at: Duration::ZERO,
             published_at: Duration::ZERO,
+            told_durable: Heads::default(),
             has_untold: false,
             tidy_at: now,
             ticked_at: Duration::ZERO,
@@ -143,10 +150,21 @@ impl Engine {
         }
         let pace = match self.replica.is_waited_for() {
             false => PACE,
-            true if self.replica.staged() < self.crowd => return Some(self.answered_at + CROWD_PACE),
+            true if self.replica.staged() < self.awaited() => {
+                return Some((self.answered_at + CROWD_PACE).max(self.committed_at));
+            }
             true => Duration::ZERO,
         };
         Some(self.committed_at + pace)
+    }
+
+    /// How many are to be staged before a flush is worth it.
+    fn awaited(&self) -> usize {
+        self.crowd.min(CROWD)
+    }
+
+    fn tell_pace(&self) -> Duration {
+        if self.store.0.progress.receiver_count() > 0 { TELL_PACE } else { TICK }
     }
 
     /// Waits until there is something to do.
@@ -156,7 +174,7 @@ impl Engine {
         let mut until = self.replica.wake_at().min(self.ticked_at + TICK);
         until = self.commit_at().into_iter().chain([until]).min().unwrap_or(until);
         if self.has_untold {
-            until = until.min(self.published_at + TELL_PACE);
+            until = until.min(self.published_at + self.tell_pace());
         }
         if self.replica.has_more((inner.clock.unix_ms)()) {
             until = now;
@@ -165,8 +183,10 @@ impl Engine {
         let is_behind = inner.cells.changed_bytes() > CHANGED_BYTES_MAX;
         let mut inbox = guard(&inner.inbox);
         // While those who have come wait for others, the last of these is to wake us.
-        let awaited =
-            if self.replica.is_waited_for() { self.crowd.saturating_sub(self.replica.staged()) } else { 1 };
+        let awaited = match self.replica.is_waited_for() {
+            true => self.awaited().saturating_sub(self.replica.staged()),
+            false => 1,
+        };
         if inbox.inputs.len() < awaited || is_behind {
             let nap = if is_behind { Duration::from_millis(5) } else { until.saturating_sub(now) };
             if !nap.is_zero() {
@@ -201,15 +221,16 @@ impl Engine {
                 }
             }
             Input::Down(peer, message, done) => {
-                let took = self.replica.take(moment, &mut self.cells, &peer, message);
-                let took = took.and_then(|took| {
-                    if took.is_end_of_cells {
-                        self.end_of_cells()?;
+                let mut took = self.replica.take(moment, &mut self.cells, &peer, message);
+                if let Ok(taken) = &took {
+                    self.store.0.counts.healed.fetch_add(taken.healed, Ordering::Relaxed);
+                    self.store.0.counts.compared.fetch_add(taken.compared, Ordering::Relaxed);
+                    if taken.is_end_of_cells
+                        && let Err(error) = self.end_of_cells()
+                    {
+                        took = Err(error.into());
                     }
-                    self.store.0.counts.healed.fetch_add(took.healed, Ordering::Relaxed);
-                    self.store.0.counts.compared.fetch_add(took.compared, Ordering::Relaxed);
-                    Ok(took)
-                });
+                }
                 if let Err(Denied::Journal(error)) = &took {
                     self.fail(error);
                 }
@@ -273,7 +294,7 @@ impl Engine {
                 self.replica.not_committed(&self.log, &error);
                 self.fail(&error);
                 // Not at once again.
-                std::thread::sleep(TICK);
+                self.committed_at = moment.now + TICK;
             }
         }
     }
@@ -343,9 +364,9 @@ impl Engine {
         let answered = before - self.tickets.len();
         if answered > 0 {
             let waiting = guard(&self.store.0.inbox).inputs.len();
-            self.crowd = answered + waiting;
+            // One alone waits for nobody; many that come in their own time are seen as many after the moment too.
+            self.crowd = (answered + waiting).max(self.crowd * 3 / 4);
             self.answered_at = self.store.now();
-            // One alone waits for nobody.
             if self.crowd == 1 {
                 self.crowd = 0;
             }
@@ -353,11 +374,21 @@ impl Engine {
     }
 
     fn answer_all(&mut self) {
-        for (ticket, reply) in self.replica.replies() {
-            if let Some(waiting) = self.tickets.remove(&ticket) {
+        let replies = self.replica.replies();
+        if replies.is_empty() {
+            return;
+        }
+        let waiting = |(ticket, reply)| Some((self.tickets.remove(&ticket)?, reply));
+        let answers: Vec<_> = replies.into_iter().filter_map(waiting).collect();
+        let send = move || {
+            for (waiting, reply) in answers {
                 // Whoever waited may be gone.
                 let _ = waiting.send(reply);
             }
+        };
+        match self.store.0.answers.get() {
+            Some(runtime) => drop(runtime.spawn(async move { send() })),
+            None => send(),
         }
     }
 
@@ -373,7 +404,27 @@ impl Engine {
         self.has_untold = false;
         if *last_sent(&inner.progress) != progress {
             self.keep_frontier();
+            if self.told_durable != progress.received {
+                self.told_durable.clone_from(&progress.received);
+                self.tell_streams(progress.received.clone());
+            }
             inner.progress.send_replace(Arc::new(progress));
+        }
+    }
+
+    fn tell_streams(&self, durable: Heads) {
+        let inner = Arc::clone(&self.store.0);
+        let mut of_others = durable.clone();
+        of_others.remove(self.replica.origin().id());
+        let send = move || {
+            if *last_sent(&inner.durable_of_others) != of_others {
+                inner.durable_of_others.send_replace(Arc::new(of_others));
+            }
+            inner.durable.send_replace(Arc::new(durable));
+        };
+        match self.store.0.streams.get() {
+            Some(runtime) => drop(runtime.spawn(async move { send() })),
+            None => send(),
         }
     }
 
@@ -388,7 +439,8 @@ impl Engine {
     fn tell(&mut self, has_come: bool) {
         let moment = self.moment();
         self.has_untold |= has_come;
-        if self.has_untold && moment.now.saturating_sub(self.published_at) < TELL_PACE {
+        let is_flushed = self.told_durable != *self.replica.received();
+        if !is_flushed && moment.now.saturating_sub(self.published_at) < self.tell_pace() {
             return;
         }
         self.published_at = moment.now;

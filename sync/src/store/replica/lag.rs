@@ -66,7 +66,7 @@ impl Replica {
                 stage,
                 behind_ms,
                 behind_operations: ahead.filter(|_| is_heard),
-                unconfirmed: own.saturating_sub(self.has_received(name).of(self.id)),
+                unconfirmed: own.saturating_sub(self.has_received_of(name, self.id)),
             }
         };
         self.counted().map(lag).collect()
@@ -82,6 +82,19 @@ impl Replica {
             received.join(&known);
         }
         received
+    }
+
+    /// [`has_received`](Self::has_received) of one log.
+    pub(super) fn has_received_of(&self, peer: &str, origin: OriginId) -> u64 {
+        let Some(live) = self.live(peer) else { return 0 };
+        let said = self.peers.get(peer).filter(|peer| peer.origin.as_ref() == Some(live));
+        let said = said.map_or(0, |peer| peer.received.of(origin));
+        let id = live.id();
+        let known = self.knowledge.get(&id).map_or(0, |(known, sequence)| match id == origin {
+            true => *sequence,
+            false => known.of(origin),
+        });
+        said.max(known)
     }
 
     /// What an origin had applied when it wrote the newest entry that is applied here, itself included.

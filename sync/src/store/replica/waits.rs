@@ -38,7 +38,7 @@ impl Replica {
             missing: Vec::new(),
         };
         for (name, _) in self.counted() {
-            let has = self.has_received(name).of(self.id) >= sequence;
+            let has = self.has_received_of(name, self.id) >= sequence;
             if has { &mut whereabouts.remote } else { &mut whereabouts.missing }.push(name.clone());
         }
         whereabouts
@@ -50,7 +50,7 @@ impl Replica {
             return;
         }
         let local = self.received.of(self.id);
-        let remote: Vec<u64> = self.counted().map(|(name, _)| self.has_received(name).of(self.id)).collect();
+        let remote: Vec<u64> = self.counted().map(|(name, _)| self.has_received_of(name, self.id)).collect();
         let is_done = |durability: Durability, sequence: u64| {
             sequence <= local
                 && match durability {

@@ -154,17 +154,34 @@ impl SqliteLog {
 
     fn insert(&self, batches: &[Batch]) -> Result<(), JournalError> {
         let sql = |error: rusqlite::Error| failed(&error);
-        let transaction = self.writer.unchecked_transaction().map_err(sql)?;
+        // Statements that are at hand: most of a small transaction is preparing it.
+        let run = |text: &str| self.writer.prepare_cached(text).and_then(|mut cached| cached.execute([]));
+        run("BEGIN IMMEDIATE").map_err(sql)?;
+        let inserted = self.insert_each(batches).and_then(|()| run("COMMIT").map_err(sql));
+        // Some errors have rolled back by themselves.
+        if inserted.is_err()
+            && !self.writer.is_autocommit()
+            && let Err(error) = run("ROLLBACK")
+        {
+            tracing::error!(%error, "rolling back");
+        }
+        inserted.map(drop)
+    }
+
+    fn insert_each(&self, batches: &[Batch]) -> Result<(), JournalError> {
+        let sql = |error: rusqlite::Error| failed(&error);
         for batch in batches {
             let number = self.reader.0.index().logs.get(&batch.origin).map(|log| log.number);
             let number = number.ok_or_else(|| JournalError::Io(format!("{} was not named", batch.origin)))?;
-            let body = postcard::to_allocvec(batch).map_err(|error| JournalError::Io(error.to_string()))?;
+            let room = Vec::with_capacity(batch.bytes() + 8 * batch.records.len() + 64);
+            let body =
+                postcard::to_extend(batch, room).map_err(|error| JournalError::Io(error.to_string()))?;
             let insert = format!("INSERT INTO log_{number} (last, chain, crc, body) VALUES (?1, ?2, ?3, ?4)");
-            let mut insert = transaction.prepare_cached(&insert).map_err(sql)?;
+            let mut insert = self.writer.prepare_cached(&insert).map_err(sql)?;
             let values = params![bits(batch.last()), bits(batch.chain_after()), crc32fast::hash(&body), body];
             insert.execute(values).map_err(sql)?;
         }
-        transaction.commit().map_err(sql)
+        Ok(())
     }
 }
 
