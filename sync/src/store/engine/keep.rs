@@ -7,8 +7,10 @@ use super::super::sqlite::cells::CellWriter;
 use super::{Store, TICK, TIDY, guard};
 use crate::latest::last_sent;
 
-/// Time between two writes of what has changed under the keys.
-const FLUSH: Duration = Duration::from_millis(250);
+/// Time between two writes of what has changed under the keys: the log has it, and a start reads so much of that again.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Bytes that have changed and are written sooner.
+const FLUSH_BYTES: u64 = 32 << 20;
 
 /// Writes what has changed under the keys, until the store has stopped and all is written.
 pub(super) fn keep(store: &Store, mut writer: CellWriter) {
@@ -30,7 +32,7 @@ pub(super) fn keep(store: &Store, mut writer: CellWriter) {
         let kept = unwritten.take().unwrap_or(kept);
         let taken = writer.take();
         if is_news || !taken.is_empty() {
-            match writer.write(&taken, &kept, &conflicts, store.unix_ms()) {
+            match writer.write(taken, &kept, &conflicts, store.unix_ms()) {
                 Ok(()) => {
                     inner.flushed.send_replace(kept.applied);
                     inner.flush_done.fetch_max(asked, Ordering::AcqRel);
@@ -63,6 +65,7 @@ pub(super) fn keep(store: &Store, mut writer: CellWriter) {
         }
         let mut waited = Duration::ZERO;
         while waited < FLUSH
+            && inner.cells.changed_bytes() < FLUSH_BYTES
             && inner.flush_now.load(Ordering::Acquire) == asked
             && !inner.is_stopped.load(Ordering::Acquire)
         {

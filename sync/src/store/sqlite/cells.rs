@@ -35,6 +35,8 @@ const CONFLICTS_MAX: u64 = 10_000;
 const PAST_KEYS: u64 = 2000;
 /// Changed keys that are looked at for one page.
 const CHANGED_KEYS: usize = 4096;
+/// Bytes of what was written last that are kept to be read.
+const WRITTEN_BYTES_MAX: usize = 32 << 20;
 /// How long after its end a value is still remembered: clocks differ.
 const EXPIRED_MS: u64 = 60_000;
 
@@ -47,6 +49,8 @@ struct Changed {
     new: Map,
     /// What is being written.
     writing: Option<Arc<Map>>,
+    /// What was written last, unless it is much: a key that was just written is often written again.
+    written: Map,
 }
 
 #[derive(Debug)]
@@ -186,7 +190,9 @@ impl SqliteCells {
         {
             let changed = self.0.changed();
             let writing = || changed.writing.as_ref().and_then(|writing| writing.get(key));
-            if let Some(cell) = changed.new.get(key).or_else(writing) {
+            // Of the past of a key it may hold more than the database, which is as good.
+            let written = || changed.written.get(key);
+            if let Some(cell) = changed.new.get(key).or_else(writing).or_else(written) {
                 return Ok(Some(cell.clone()));
             }
         }
@@ -387,7 +393,10 @@ impl CellWriter {
 
     /// Nothing was taken: there is nothing to write.
     pub fn is_written(&self) {
-        self.shared.changed.write().unwrap_or_else(PoisonError::into_inner).writing = None;
+        let mut changed = self.shared.changed.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = (changed.writing.take(), std::mem::take(&mut changed.written));
+        drop(changed);
+        drop(gone);
     }
 
     /// Writes what was taken with what it covers, and conflicts.
@@ -396,13 +405,20 @@ impl CellWriter {
     /// When it cannot be written: it stays taken, and is tried again.
     pub fn write(
         &mut self,
-        taken: &Map,
+        taken: Arc<Map>,
         kept: &Kept,
         conflicts: &[Conflict],
         unix_ms: u64,
     ) -> Result<(), JournalError> {
-        self.commit(taken, kept, conflicts, unix_ms).map_err(|error| failed(&error))?;
+        self.commit(&taken, kept, conflicts, unix_ms).map_err(|error| failed(&error))?;
+        let bytes: usize = taken.iter().map(|(key, cell)| size(cell) + key.bytes().len()).sum();
+        // Ours is then the only one.
         self.shared.changed.write().unwrap_or_else(PoisonError::into_inner).writing = None;
+        let mut written = Arc::into_inner(taken).filter(|_| bytes <= WRITTEN_BYTES_MAX).unwrap_or_default();
+        // Others wait for this lock: what is large is let go without it.
+        let mut changed = self.shared.changed.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut changed.written, &mut written);
+        drop(changed);
         Ok(())
     }
 
