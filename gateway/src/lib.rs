@@ -1,7 +1,9 @@
 //! The front door: the index page and the list of servers, under the same view as the DNS answers.
 //!
-//! [`list`] and [`forwarded`] are pure, [`page`] is made ahead of the requests, [`serve`] owns the sockets.
+//! [`list`] and [`forwarded`] are pure, [`page`] is made ahead of the requests, in every form that an [`asset`] is sent in,
+//! [`serve`] owns the sockets.
 
+pub mod asset;
 pub mod forwarded;
 pub mod list;
 mod metrics;
@@ -11,9 +13,9 @@ pub mod serve;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use daemun_fleet::{Clock, Placer};
 
+use asset::Asset;
 pub use metrics::Metrics;
 use page::{Page, PageFile, PageSource};
 
@@ -29,7 +31,7 @@ struct State {
 pub struct Door {
     me: String,
     state: ArcSwap<State>,
-    last_good: ArcSwapOption<Bytes>,
+    last_good: ArcSwapOption<Asset>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -43,8 +45,8 @@ impl Door {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        let page = page::choose(file, None, &placer);
-        let last_good = (page.source == PageSource::Live).then(|| Arc::new(page.body.clone()));
+        let page = page::choose(file, None, None, &placer, (clock.unix_ms)() / 1000);
+        let last_good = (page.source == PageSource::Live).then(|| Arc::clone(&page.asset));
         Self {
             me: me.to_owned(),
             state: ArcSwap::from_pointee(State { placer, page }),
@@ -57,9 +59,11 @@ impl Door {
     /// Replaces what answers are made from; requests under way finish with the old.
     pub fn set_state(&self, placer: Arc<Placer>, file: Option<&PageFile>) {
         let last_good = self.last_good.load_full();
-        let page = page::choose(file, last_good.as_deref(), &placer);
+        let before = self.state.load_full();
+        let now_unix = (self.clock.unix_ms)() / 1000;
+        let page = page::choose(file, last_good.as_ref(), Some(&before.page), &placer, now_unix);
         if page.source == PageSource::Live {
-            self.last_good.store(Some(Arc::new(page.body.clone())));
+            self.last_good.store(Some(Arc::clone(&page.asset)));
         }
         self.state.store(Arc::new(State { placer, page }));
     }

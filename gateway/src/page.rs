@@ -4,10 +4,13 @@
 //! the fleet on a map of the world.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use daemun_fleet::Placer;
 use daemun_fleet::view::State;
+
+use crate::asset::{Asset, Effort};
 
 /// The world's land, an SVG path over 720 × 360 (half a degree a unit), from Natural Earth.
 const LAND: &str = include_str!("../assets/land.path");
@@ -40,8 +43,8 @@ impl PageSource {
 pub struct Page {
     /// Where it came from.
     pub source: PageSource,
-    /// The whole page.
-    pub body: Bytes,
+    /// The page, in every form.
+    pub asset: Arc<Asset>,
 }
 
 /// What the operator's file held when it was read; `Err`: why there is nothing.
@@ -56,15 +59,25 @@ pub fn problem(body: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What is on top of the ladder: the file if it is good, else the last good one, else the page compiled in.
-pub fn choose(file: Option<&PageFile>, last_good: Option<&Bytes>, placer: &Placer) -> Page {
-    match (file, last_good) {
-        (Some(Ok(body)), _) if problem(body).is_none() => {
-            Page { source: PageSource::Live, body: body.clone() }
-        }
-        (Some(_), Some(last)) => Page { source: PageSource::LastGood, body: last.clone() },
-        _ => Page { source: PageSource::CompiledIn, body: Bytes::from(compiled_in(placer)) },
-    }
+/// What is on top of the ladder: the file if it is good, else the last good one, else the page compiled in. What is as it was
+/// before stays as it is: clients that have it are told so.
+pub fn choose(
+    file: Option<&PageFile>,
+    last_good: Option<&Arc<Asset>>,
+    before: Option<&Page>,
+    placer: &Placer,
+    now_unix: u64,
+) -> Page {
+    let (source, body, effort) = match (file, last_good) {
+        (Some(Ok(body)), _) if problem(body).is_none() => (PageSource::Live, body.clone(), Effort::Once),
+        (Some(_), Some(last)) => return Page { source: PageSource::LastGood, asset: Arc::clone(last) },
+        _ => (PageSource::CompiledIn, Bytes::from(compiled_in(placer)), Effort::Often),
+    };
+    let known = last_good.into_iter().chain(before.map(|before| &before.asset));
+    let asset = known.into_iter().find(|known| *known.body() == body).cloned().unwrap_or_else(|| {
+        Arc::new(Asset::new("text/html; charset=utf-8", "no-cache", body, now_unix, effort))
+    });
+    Page { source, asset }
 }
 
 /// The page compiled in: the fleet under the newest view. It says no more than the server list does: reasons name

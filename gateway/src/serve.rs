@@ -172,7 +172,7 @@ impl Door {
         match request.uri().path() {
             "/" => {
                 self.count(request, peer);
-                ("page", self.page())
+                ("page", self.page(request))
             }
             "/v1/servers" => ("servers", self.servers(request, peer)),
             "/v1/ping" => ("ping", empty(StatusCode::NO_CONTENT)),
@@ -185,13 +185,11 @@ impl Door {
         count(&state.placer, request, &client(&state.placer, request, peer));
     }
 
-    fn page(&self) -> Response<Full<Bytes>> {
+    fn page<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let state = self.state.load();
         self.metrics.page(state.page.source.name());
-        let mut response = Response::new(Full::new(state.page.body.clone()));
+        let mut response = state.page.asset.answer(request.method(), request.headers());
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert("x-door-source", HeaderValue::from_static(state.page.source.name()));
         harden(headers);
         response

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use daemun_fleet::view::{DatacenterView, State as DatacenterState};
 use daemun_fleet::{Config, FleetView, Places, Steering};
 use http_body_util::BodyExt as _;
