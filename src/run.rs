@@ -18,7 +18,7 @@ use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, Placer};
 use daemun_gateway::Door;
-use daemun_sync::{Agent, SingleThread, last_sent, latest};
+use daemun_sync::{Agent, last_sent, latest};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -31,7 +31,7 @@ use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
 use crate::store::StoreMetrics;
-use crate::views::{Follower, Views, keep_view, start_view};
+use crate::views::{Follower, Views, keep_page, keep_view, kept_page, start_view};
 use crate::world::{AgentKeys, Secret, World};
 use crate::{Failure, clock, keys, store};
 
@@ -92,6 +92,11 @@ impl RunArguments {
     /// Where the last good facts and view are kept.
     pub(crate) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Where the last good index page is kept.
+    fn page_file(&self) -> PathBuf {
+        self.data.join("page.json")
     }
 
     /// The file of the token that applications show.
@@ -270,8 +275,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         opened.store.clone().ok(),
         &mut tasks,
     )?;
-    let applications = SingleThread::start("store-api").context("a thread for applications")?;
-    store::serve(&arguments, bound.store, &opened.store, &applications, &mut tasks)?;
+    let _applications = store::serve(&arguments, bound.store, &opened.store, &mut tasks)?;
 
     let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
     let placer = Arc::new(placer);
@@ -288,10 +292,9 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         }
         None => None,
     };
-    let door = match bound.gateway.is_empty() {
-        true => None,
-        false => Some(open_door(me, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?),
-    };
+    let door = (!bound.gateway.is_empty())
+        .then(|| open_door(me, &last_sent::<Arc<_>>(&worlds), &placer, &arguments.page_file(), &registry))
+        .transpose()?;
     // Apart from the others: at the end it is waited for.
     let mut doors: JoinSet<()> = JoinSet::new();
     if let Some(door) = &door {
@@ -321,7 +324,9 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         name_server,
         door,
         metrics: ViewMetrics::new(&registry)?,
+        pages: watch::Sender::new(None),
     };
+    tasks.spawn(keep_page(follower.pages.subscribe(), arguments.page_file()));
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
     tasks.spawn(reload(arguments.clone(), hang_up, files, refused));
@@ -335,11 +340,12 @@ fn open_door(
     me: &str,
     world: &World,
     placer: &Arc<Placer>,
+    page_file: &Path,
     registry: &Registry,
 ) -> anyhow::Result<Arc<Door>> {
     let metrics = daemun_gateway::Metrics::new(registry)?;
     let page = world.page.as_deref();
-    Ok(Arc::new(Door::new(me, Arc::clone(placer), page, metrics, clock::machine())))
+    Ok(Arc::new(Door::new(me, Arc::clone(placer), page, kept_page(page_file), metrics, clock::machine())))
 }
 
 /// Answers operators who show the token.

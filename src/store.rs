@@ -54,17 +54,17 @@ pub(crate) fn open(arguments: &RunArguments, files: &Files) -> anyhow::Result<Op
     }
 }
 
-/// Answers applications that show the token, on a thread of its own.
+/// Answers applications that show the token, on a thread of its own: as long as that is there.
 pub(crate) fn serve(
     arguments: &RunArguments,
     listeners: Vec<TcpListener>,
     store: &Served,
-    thread: &SingleThread,
     tasks: &mut Tasks,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<SingleThread>> {
     if listeners.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let thread = SingleThread::start("store-api").context("a thread for applications")?;
     let token: Arc<str> = token::read_or_make(&arguments.store_token()).context("the store's token")?.into();
     for listener in listeners {
         let (store, token) = (store.clone(), Arc::clone(&token));
@@ -73,7 +73,7 @@ pub(crate) fn serve(
             Ok("store")
         })?;
     }
-    Ok(())
+    Ok(Some(thread))
 }
 
 /// Gauges of the store, set when they are looked at.

@@ -169,7 +169,7 @@ enum Range {
 }
 
 /// So much of a hash that no two versions of a file meet.
-fn digest(body: &[u8]) -> String {
+pub(crate) fn digest(body: &[u8]) -> String {
     use std::hash::Hasher as _;
 
     use siphasher::sip128::{Hasher128 as _, SipHasher13};

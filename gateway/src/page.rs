@@ -1,7 +1,7 @@
 //! The index page: made ready in memory, never in a request, and never blank.
 //!
-//! The ladder: the operator's page as it is on disk; the last good one that was; the page compiled in, which shows
-//! the fleet on a map of the world.
+//! The ladder: the operator's page as it is on disk; the last good one that this process has seen; the last good one that an
+//! earlier process has kept; the page compiled in, which shows the fleet on a map of the world.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,12 +9,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use daemun_fleet::Placer;
 use daemun_fleet::view::State;
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
 
-use crate::asset::{Asset, Effort};
+use crate::asset::{Asset, Effort, digest};
 
 /// The world's land, an SVG path over 720 × 360 (half a degree a unit), from Natural Earth.
 const LAND: &str = include_str!("../assets/land.path");
 const STYLE: &str = include_str!("../assets/index.css");
+
+const HTML: &str = "text/html; charset=utf-8";
+/// A browser may keep it, and asks each time whether it is still right.
+const CACHE: &str = "no-cache";
 
 /// Where a page came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub enum PageSource {
     Live,
     /// The operator's file as it was when it was last good.
     LastGood,
+    /// The same, as an earlier process has kept it on disk.
+    Kept,
     /// Compiled in.
     CompiledIn,
 }
@@ -33,6 +41,7 @@ impl PageSource {
         match self {
             PageSource::Live => "live",
             PageSource::LastGood => "last-good",
+            PageSource::Kept => "kept",
             PageSource::CompiledIn => "compiled-in",
         }
     }
@@ -45,6 +54,52 @@ pub struct Page {
     pub source: PageSource,
     /// The page, in every form.
     pub asset: Arc<Asset>,
+}
+
+/// A page that was good, and where it is from.
+#[derive(Clone, Debug)]
+pub struct LastGood {
+    /// The page.
+    pub asset: Arc<Asset>,
+    /// It was read from where an earlier process has kept it.
+    pub is_kept: bool,
+}
+
+/// A good page as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPage {
+    /// In base64.
+    body: String,
+    /// Of the body: a page that a bad disk has changed is none.
+    digest: String,
+    modified_unix: u64,
+}
+
+impl KeptPage {
+    /// To be kept.
+    pub fn of(asset: &Asset) -> Self {
+        Self {
+            body: BASE64.encode(asset.body()),
+            digest: digest(asset.body()),
+            modified_unix: asset.modified_unix(),
+        }
+    }
+
+    /// The page, if it is as it was kept and could be served now.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn page(&self) -> Result<LastGood, &'static str> {
+        let body = BASE64.decode(self.body.as_bytes()).map_err(|_| "it is not base64")?;
+        if digest(&body) != self.digest {
+            return Err("its digest is another");
+        }
+        if let Some(problem) = problem(&body) {
+            return Err(problem);
+        }
+        let asset = Asset::new(HTML, CACHE, body.into(), self.modified_unix, Effort::Once);
+        Ok(LastGood { asset: Arc::new(asset), is_kept: true })
+    }
 }
 
 /// What the operator's file held when it was read; `Err`: why there is nothing.
@@ -63,20 +118,25 @@ pub fn problem(body: &[u8]) -> Option<&'static str> {
 /// before stays as it is: clients that have it are told so.
 pub fn choose(
     file: Option<&PageFile>,
-    last_good: Option<&Arc<Asset>>,
+    last_good: Option<&LastGood>,
     before: Option<&Page>,
     placer: &Placer,
     now_unix: u64,
 ) -> Page {
     let (source, body, effort) = match (file, last_good) {
         (Some(Ok(body)), _) if problem(body).is_none() => (PageSource::Live, body.clone(), Effort::Once),
-        (Some(_), Some(last)) => return Page { source: PageSource::LastGood, asset: Arc::clone(last) },
+        (Some(_), Some(last)) => {
+            let source = if last.is_kept { PageSource::Kept } else { PageSource::LastGood };
+            return Page { source, asset: Arc::clone(&last.asset) };
+        }
         _ => (PageSource::CompiledIn, Bytes::from(compiled_in(placer)), Effort::Often),
     };
-    let known = last_good.into_iter().chain(before.map(|before| &before.asset));
-    let asset = known.into_iter().find(|known| *known.body() == body).cloned().unwrap_or_else(|| {
-        Arc::new(Asset::new("text/html; charset=utf-8", "no-cache", body, now_unix, effort))
-    });
+    let known = last_good.map(|last| &last.asset).into_iter().chain(before.map(|before| &before.asset));
+    let asset = known
+        .into_iter()
+        .find(|known| *known.body() == body)
+        .cloned()
+        .unwrap_or_else(|| Arc::new(Asset::new(HTML, CACHE, body, now_unix, effort)));
     Page { source, asset }
 }
 

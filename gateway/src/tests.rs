@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
 use serde_json::Value;
 
+use super::page::KeptPage;
 use super::*;
 
 const CONFIG: &str = r#"
@@ -59,7 +60,7 @@ fn placer(states: &[(&str, DatacenterState)]) -> Arc<Placer> {
 fn door(states: &[(&str, DatacenterState)], file: Option<&PageFile>) -> Door {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
     let clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_800_000_000_000 };
-    Door::new("seoul", placer(states), file, metrics, clock)
+    Door::new("seoul", placer(states), file, None, metrics, clock)
 }
 
 async fn get(door: &Door, uri: &str, headers: &[(&str, &str)]) -> (u16, Response<()>, Bytes) {
@@ -154,6 +155,30 @@ async fn the_page_is_never_blank() {
             (status, source(&response).as_str(), &body[..]),
             (200, "last-good", &b"<h1>Shop</h1>"[..])
         );
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_kept_for_the_next_process() {
+    let good: PageFile = Ok(Bytes::from_static(b"<h1>Shop</h1>"));
+    let gone: PageFile = Err("no such file".to_owned());
+    let last = door(&[], Some(&good)).last_good().unwrap();
+    let text = serde_json::to_string(&KeptPage::of(&last.asset)).unwrap();
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
+    let clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_900_000_000_000 };
+    let kept = serde_json::from_str::<KeptPage>(&text).unwrap().page().unwrap();
+    let next = Door::new("seoul", placer(&[]), Some(&gone), Some(kept), metrics, clock);
+    let (status, response, body) = get(&next, "/", &[]).await;
+    assert_eq!((status, &body[..]), (200, &b"<h1>Shop</h1>"[..]));
+    assert_eq!(response.headers()["x-door-source"], "kept");
+    assert_eq!(response.headers()["last-modified"], "Fri, 15 Jan 2027 08:00:00 GMT");
+    next.set_state(placer(&[]), Some(&good));
+    let (_, response, _) = get(&next, "/", &[]).await;
+    assert_eq!(response.headers()["x-door-source"], "live");
+    assert_eq!(response.headers()["last-modified"], "Fri, 15 Jan 2027 08:00:00 GMT", "it is the same");
+    for bad in [text.replace("PGgx", "PGgy"), text.replace("PGgx", "!!!!")] {
+        assert_ne!(bad, text);
+        assert!(serde_json::from_str::<KeptPage>(&bad).unwrap().page().is_err());
     }
 }
 

@@ -14,6 +14,7 @@ mod kv;
 mod load;
 mod namespaces;
 mod network;
+mod pages;
 mod reload;
 mod replication;
 mod resolvers;
