@@ -27,9 +27,9 @@ const PACE: Duration = Duration::from_millis(3);
 const CROWD_PACE: Duration = Duration::from_millis(1);
 /// So many share a flush well enough: while it lasts, the next come together.
 const CROWD: usize = 8;
-/// Time between two tellings of watches how far it is: what they do then is done for all that came meanwhile. Streams are
-/// told with each flush.
-const TELL_PACE: Duration = Duration::from_micros(700);
+/// Time between two tellings of streams and watches how far it is: what they do then is done for all that came meanwhile.
+/// A store that is not busy tells at once.
+const TELL_PACE: Duration = Duration::from_millis(1);
 /// Bytes that have changed and are not written: over it writers wait.
 const CHANGED_BYTES_MAX: u64 = 256 << 20;
 
@@ -163,8 +163,14 @@ impl Engine {
         self.crowd.min(CROWD)
     }
 
+    /// Whether streams have not been told of a flush yet.
+    fn is_flushed(&self) -> bool {
+        self.told_durable != *self.replica.received()
+    }
+
     fn tell_pace(&self) -> Duration {
-        if self.store.0.progress.receiver_count() > 0 { TELL_PACE } else { TICK }
+        let has_listeners = self.is_flushed() || self.store.0.progress.receiver_count() > 0;
+        if has_listeners { TELL_PACE } else { TICK }
     }
 
     /// Waits until there is something to do.
@@ -173,7 +179,7 @@ impl Engine {
         let now = self.store.now();
         let mut until = self.replica.wake_at().min(self.ticked_at + TICK);
         until = self.commit_at().into_iter().chain([until]).min().unwrap_or(until);
-        if self.has_untold {
+        if self.has_untold || self.is_flushed() {
             until = until.min(self.published_at + self.tell_pace());
         }
         if self.replica.has_more((inner.clock.unix_ms)()) {
@@ -439,8 +445,7 @@ impl Engine {
     fn tell(&mut self, has_come: bool) {
         let moment = self.moment();
         self.has_untold |= has_come;
-        let is_flushed = self.told_durable != *self.replica.received();
-        if !is_flushed && moment.now.saturating_sub(self.published_at) < self.tell_pace() {
+        if moment.now.saturating_sub(self.published_at) < self.tell_pace() {
             return;
         }
         self.published_at = moment.now;
