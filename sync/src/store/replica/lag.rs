@@ -72,29 +72,31 @@ impl Replica {
         self.counted().map(lag).collect()
     }
 
+    /// The store of a datacenter, and what it said that it has; a store that was replaced took that with it.
+    fn said(&self, peer: &str) -> Option<(OriginId, Option<&Heads>)> {
+        let live = self.live(peer)?;
+        let said = self.peers.get(peer).filter(|peer| peer.origin.as_ref() == Some(live));
+        Some((live.id(), said.map(|peer| &peer.received)))
+    }
+
     /// What another datacenter is known to have on its disk: what it said, and what its log shows that it knew.
     pub fn has_received(&self, peer: &str) -> Heads {
-        let live = self.live(peer);
-        // What a store that is replaced had went with it.
-        let said = self.peers.get(peer).filter(|peer| peer.origin.as_ref() == live);
-        let mut received = said.map(|peer| peer.received.clone()).unwrap_or_default();
-        if let Some(known) = live.and_then(|origin| self.knew(origin.id())) {
+        let Some((store, said)) = self.said(peer) else { return Heads::default() };
+        let mut received = said.cloned().unwrap_or_default();
+        if let Some(known) = self.knew(store) {
             received.join(&known);
         }
         received
     }
 
-    /// [`has_received`](Self::has_received) of one log.
+    /// [`has_received`](Self::has_received) of one log: asked for each write, so nothing is copied.
     pub(super) fn has_received_of(&self, peer: &str, origin: OriginId) -> u64 {
-        let Some(live) = self.live(peer) else { return 0 };
-        let said = self.peers.get(peer).filter(|peer| peer.origin.as_ref() == Some(live));
-        let said = said.map_or(0, |peer| peer.received.of(origin));
-        let id = live.id();
-        let known = self.knowledge.get(&id).map_or(0, |(known, sequence)| match id == origin {
+        let Some((store, said)) = self.said(peer) else { return 0 };
+        let known = self.knowledge.get(&store).map_or(0, |(known, sequence)| match store == origin {
             true => *sequence,
             false => known.of(origin),
         });
-        said.max(known)
+        said.map_or(0, |said| said.of(origin)).max(known)
     }
 
     /// What an origin had applied when it wrote the newest entry that is applied here, itself included.
