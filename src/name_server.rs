@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use daemun_dns::cookie::Secrets;
-use daemun_dns::listen::TlsIdentity;
 use daemun_dns::{Identity, Responder, ZoneMetrics};
 use daemun_fleet::Placer;
+use daemun_fleet::tls::TlsIdentity;
 use prometheus::Registry;
 
 use crate::clock;

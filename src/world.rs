@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use daemun_dns::cookie::Secrets;
-use daemun_dns::listen::Certificate;
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
 use daemun_fleet::config::{DOOR_ROLE, GeoSource, Problems};
 use daemun_fleet::places::{PlacesError, RangeFile};
+use daemun_fleet::tls::Certificate;
 use daemun_fleet::{Config, Places, Steering};
 use daemun_gateway::page::PageFile;
 use daemun_sync::keys::{Keys, PemFile};

@@ -8,6 +8,7 @@
 pub mod client;
 mod clock;
 pub mod config;
+pub mod connections;
 pub mod location;
 pub mod meter;
 pub mod placement;
@@ -16,6 +17,7 @@ pub mod prefix_table;
 mod rendezvous;
 pub mod steering;
 mod tables;
+pub mod tls;
 pub mod view;
 
 pub use client::Client;

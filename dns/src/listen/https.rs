@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use daemun_fleet::connections::Place;
 use data_encoding::BASE64URL_NOPAD;
 use hickory_proto::op::Message;
 use http_body_util::{BodyExt as _, Full};
@@ -17,7 +18,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connections::Place;
 use super::stream::IDLE;
 use super::{FAREWELL, QUERY_BYTES_MAX, STREAMS_MAX};
 use crate::{Peer, Responder};

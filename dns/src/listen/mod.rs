@@ -1,12 +1,10 @@
 //! The sockets: UDP, TCP, and the three encrypted transports. They read, hand over, and write back; they decide
 //! nothing but who is let in.
 
-mod connections;
 mod https;
 mod proxy;
 mod quic;
 mod stream;
-mod tls;
 mod udp;
 
 use std::io;
@@ -14,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemun_fleet::connections::{Caps, Connections, Place, Tally};
+use daemun_fleet::tls::TlsIdentity;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -21,10 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Peer, Responder, Transport};
-use connections::{Caps, Connections, Place};
-
-pub use tls::{Certificate, TlsIdentity};
+use crate::{Metrics, Peer, Responder, Transport};
 
 /// Of TCP, and of TLS. A connection holds at most a query that is not whole yet and the answers of one wake, 192 KiB, in all
 /// 192 MiB. Slow or idle it holds what it has sent and 4 KiB (64 KiB with TLS), until [`stream::IDLE`] ends it.
@@ -45,6 +42,24 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections of a transport, counted.
+#[derive(Debug)]
+struct OfTransport {
+    transport: Transport,
+    metrics: Metrics,
+}
+
+impl Tally for OfTransport {
+    fn open(&self, count: usize) {
+        let gauge = self.metrics.connections.with_label_values(&[self.transport.name()]);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    fn closed(&self, reason: &'static str) {
+        self.metrics.connections_closed.with_label_values(&[self.transport.name(), reason]).inc();
+    }
+}
 
 /// Why a DNS listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +156,7 @@ impl Listeners {
         let connections = |transport| {
             let is_multiplexed = matches!(transport, Transport::Https | Transport::Quic);
             let caps = if is_multiplexed { MULTIPLEXED_CAPS } else { STREAM_CAPS };
-            Connections::new(transport, caps, responder.metrics().clone())
+            Connections::new(caps, OfTransport { transport, metrics: responder.metrics().clone() })
         };
         let of_tcp = connections(Transport::Tcp);
         let of_tls = connections(Transport::Tls);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemun_fleet::connections::{Connections, Place};
+use daemun_fleet::tls::TlsIdentity;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TransportConfig, VarInt,
@@ -12,9 +14,7 @@ use quinn::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::connections::{Connections, Place};
 use super::stream::IDLE;
-use super::tls::TlsIdentity;
 use super::{QUERY_BYTES_MAX, STREAMS_MAX};
 use crate::wire::{self, HEADER_BYTES, Read};
 use crate::{Peer, Responder, Transport};

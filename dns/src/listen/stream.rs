@@ -8,10 +8,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use daemun_fleet::connections::Place;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::connections::Place;
 use crate::wire::HEADER_BYTES;
 use crate::{Peer, Responder};
 

@@ -3,21 +3,28 @@
 //! all. A connection is active when a whole query has come, not when a byte has.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::{Metrics, Transport};
-
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caps {
-    /// In all: bounds memory, see [`super::STREAM_CAPS`].
-    pub(crate) total: usize,
-    /// For one client, an IPv4 address or an IPv6 /64: a large resolver opens a few.
-    pub(crate) per_client: usize,
+pub struct Caps {
+    /// In all: bounds memory.
+    pub total: usize,
+    /// For one client, an IPv4 address or an IPv6 /64.
+    pub per_client: usize,
+}
+
+/// Who is told how many there are.
+pub trait Tally: fmt::Debug + Send + Sync {
+    /// So many are open.
+    fn open(&self, count: usize);
+    /// One was closed by us, and why.
+    fn closed(&self, reason: &'static str);
 }
 
 #[derive(Debug)]
@@ -27,19 +34,48 @@ struct Entry {
     end: Arc<Notify>,
 }
 
-/// The connections of one transport.
+/// The connections of one kind.
 #[derive(Debug)]
-pub(crate) struct Connections {
-    transport: Transport,
+pub struct Connections {
     caps: Caps,
-    metrics: Metrics,
+    tally: Box<dyn Tally>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Of the newest.
+    number: u64,
     /// By number, in the order of their coming.
-    table: Mutex<(u64, HashMap<u64, Entry>)>,
+    entries: HashMap<u64, Entry>,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Table {
+    fn insert(&mut self, number: u64, entry: Entry) {
+        if let Some(client) = entry.client {
+            *self.by_client.entry(client).or_default() += 1;
+        }
+        self.entries.insert(number, entry);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        if let Some(client) = entry.client
+            && let Some(count) = self.by_client.get_mut(&client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+        Some(entry)
+    }
 }
 
 /// The place of one connection; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     connections: Arc<Connections>,
     number: u64,
     active_ms: Arc<AtomicU64>,
@@ -47,50 +83,47 @@ pub(crate) struct Place {
 }
 
 impl Connections {
-    pub(crate) fn new(transport: Transport, caps: Caps, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { transport, caps, metrics, table: Mutex::default() })
+    /// Nobody yet.
+    pub fn new(caps: Caps, tally: impl Tally + 'static) -> Arc<Self> {
+        Arc::new(Self { caps, tally: Box::new(tally), table: Mutex::default() })
     }
 
     /// A place for a newcomer, whatever it costs others. `client` is `None` as long as a proxy has not said who it is.
-    pub(crate) fn admit(self: &Arc<Self>, client: Option<IpAddr>, now_ms: u64) -> Place {
+    pub fn admit(self: &Arc<Self>, client: Option<IpAddr>, now_ms: u64) -> Place {
         let active_ms = Arc::new(AtomicU64::new(now_ms));
         let end = Arc::new(Notify::new());
         let client = client.map(key);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        self.make_room(&mut table.1, client);
-        table.0 += 1;
-        let number = table.0;
-        table.1.insert(number, Entry { client, active_ms: Arc::clone(&active_ms), end: Arc::clone(&end) });
-        self.show(table.1.len());
+        self.make_room(&mut table, client);
+        table.number += 1;
+        let number = table.number;
+        table.insert(number, Entry { client, active_ms: Arc::clone(&active_ms), end: Arc::clone(&end) });
+        self.tally.open(table.entries.len());
         Place { connections: Arc::clone(self), number, active_ms, end }
     }
 
-    fn make_room(&self, table: &mut HashMap<u64, Entry>, client: Option<IpAddr>) {
-        let of_client = table.values().filter(|entry| entry.client == client).count();
-        let (only, reason) = match client.is_some() && of_client >= self.caps.per_client {
+    fn make_room(&self, table: &mut Table, client: Option<IpAddr>) {
+        let of_client = client.and_then(|client| table.by_client.get(&client)).copied().unwrap_or_default();
+        let (only, reason) = match of_client >= self.caps.per_client {
             true => (client, "client_limit"),
-            false if table.len() >= self.caps.total => (None, "evicted"),
+            false if table.entries.len() >= self.caps.total => (None, "evicted"),
             false => return,
         };
         let idle_longest = table
+            .entries
             .iter()
             .filter(|(_, entry)| only.is_none() || entry.client == only)
             .min_by_key(|(number, entry)| (entry.active_ms.load(Ordering::Relaxed), **number))
             .map(|(number, _)| *number);
-        if let Some(entry) = idle_longest.and_then(|number| table.remove(&number)) {
+        if let Some(entry) = idle_longest.and_then(|number| table.remove(number)) {
             entry.end.notify_one();
             self.closed(reason);
         }
     }
 
-    fn show(&self, open: usize) {
-        let gauge = self.metrics.connections.with_label_values(&[self.transport.name()]);
-        gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
-    }
-
     /// Counts a connection that we end.
-    pub(crate) fn closed(&self, reason: &str) {
-        self.metrics.connections_closed.with_label_values(&[self.transport.name(), reason]).inc();
+    pub fn closed(&self, reason: &'static str) {
+        self.tally.closed(reason);
     }
 }
 
@@ -104,31 +137,31 @@ fn key(client: IpAddr) -> IpAddr {
 
 impl Place {
     /// A whole query has come.
-    pub(crate) fn touch(&self, now_ms: u64) {
+    pub fn touch(&self, now_ms: u64) {
         self.active_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// When the last one came, milliseconds.
-    pub(crate) fn active_ms(&self) -> u64 {
+    pub fn active_ms(&self) -> u64 {
         self.active_ms.load(Ordering::Relaxed)
     }
 
     /// Ends when somebody else has got the place.
-    pub(crate) async fn evicted(&self) {
+    pub async fn evicted(&self) {
         self.end.notified().await;
     }
 
     /// Who the client is has been learnt from a proxy.
-    pub(crate) fn belongs_to(&self, client: IpAddr) {
+    pub fn belongs_to(&self, client: IpAddr) {
         let client = Some(key(client));
         let mut table = self.connections.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mine) = table.1.remove(&self.number) else { return };
-        self.connections.make_room(&mut table.1, client);
-        table.1.insert(self.number, Entry { client, ..mine });
+        let Some(mine) = table.remove(self.number) else { return };
+        self.connections.make_room(&mut table, client);
+        table.insert(self.number, Entry { client, ..mine });
     }
 
     /// Counts that we end it.
-    pub(crate) fn closed(&self, reason: &str) {
+    pub fn closed(&self, reason: &'static str) {
         self.connections.closed(reason);
     }
 }
@@ -136,22 +169,33 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.connections.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.1.remove(&self.number);
-        self.connections.show(table.1.len());
+        table.remove(self.number);
+        self.connections.tally.open(table.entries.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+    use std::task::{Context, Waker};
+
     use super::*;
 
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Tally for Nobody {
+        fn open(&self, _count: usize) {}
+
+        fn closed(&self, _reason: &'static str) {}
+    }
+
     fn connections(total: usize, per_client: usize) -> Arc<Connections> {
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        Connections::new(Transport::Tcp, Caps { total, per_client }, metrics)
+        Connections::new(Caps { total, per_client }, Nobody)
     }
 
     fn is_evicted(place: &Place) -> bool {
-        !place.connections.table.lock().unwrap().1.contains_key(&place.number)
+        !place.connections.table.lock().unwrap().entries.contains_key(&place.number)
     }
 
     #[test]
@@ -164,7 +208,8 @@ mod tests {
         assert_eq!(places.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false]);
         drop(places);
         assert!(!is_evicted(&newcomer));
-        assert_eq!(all.table.lock().unwrap().1.len(), 1);
+        let table = all.table.lock().unwrap();
+        assert_eq!((table.entries.len(), table.by_client.len()), (1, 1));
     }
 
     #[test]
@@ -181,11 +226,14 @@ mod tests {
         assert!(!is_evicted(&behind_proxy));
     }
 
-    #[tokio::test]
-    async fn the_evicted_are_told() {
+    #[test]
+    fn the_evicted_are_told() {
         let all = connections(1, 1);
         let first = all.admit("192.0.2.1".parse().ok(), 0);
+        let mut told = std::pin::pin!(first.evicted());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(told.as_mut().poll(&mut context).is_pending());
         let _second = all.admit("192.0.2.2".parse().ok(), 0);
-        first.evicted().await;
+        assert!(told.poll(&mut context).is_ready());
     }
 }

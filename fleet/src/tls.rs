@@ -51,12 +51,16 @@ impl TlsIdentity {
         self.0.store(certificate.0);
     }
 
-    /// A server's TLS for these protocols (RFC 7301).
-    pub(super) fn server(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<ServerConfig, rustls::Error> {
+    /// A server's TLS for these protocols (RFC 7301). Who comes back is known by a ticket that only we can read.
+    ///
+    /// # Errors
+    /// When the TLS library does not know the protocol versions that it calls safe.
+    pub fn server(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Self>::clone(self));
+        config.ticketer = ring::Ticketer::new()?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
