@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::Failure;
-use crate::world::{AgentKeys, Secret, World};
+use crate::world::{AgentKeys, Reads, World};
 
 /// Check a config and the files it names.
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub(crate) struct CheckArguments {
 }
 
 pub(crate) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
-    let (summary, problems) = match World::load(&arguments.config, None, Secret::Read, &AgentKeys::IfThere) {
+    let (summary, problems) = match World::load(&arguments.config, None, Reads::ALL, &AgentKeys::IfThere) {
         Ok(world) => {
             let config = world.config();
             let summary = format!(

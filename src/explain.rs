@@ -14,7 +14,7 @@ use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
 
 use crate::client::{self, AdminArguments};
-use crate::world::{AgentKeys, Secret, World};
+use crate::world::{AgentKeys, Reads, World};
 use crate::{Failure, clock};
 
 /// Show where a client is sent, and why.
@@ -60,7 +60,7 @@ fn record_type(word: &str) -> Result<RecordType, String> {
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), Failure> {
     let path = arguments.config.clone().unwrap_or_else(default_config);
-    let world = World::load(&path, None, Secret::Leave, &AgentKeys::Leave)
+    let world = World::load(&path, None, Reads::NONE, &AgentKeys::Leave)
         .map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     for complaint in &world.complaints {
         eprintln!("daemun: {complaint}");

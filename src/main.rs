@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod client;
 mod clock;
+mod door;
 mod explain;
 mod history;
 mod keys;
@@ -70,7 +71,19 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// A panic ends the process, wherever it is, but for where it is caught: half a process is worse than none.
+fn end_with_panics() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        if !daemun_gateway::is_guarded() {
+            std::process::abort();
+        }
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_panics();
     // The one TLS provider of the process, before anything makes a client or a server.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is installed already");

@@ -61,11 +61,12 @@ pub(crate) async fn reload(
             continue;
         }
         let (from, me) = (arguments.config().to_owned(), arguments.datacenter().to_owned());
-        let (secret, agent_keys) = (arguments.secret(), arguments.agent_keys());
+        let (reads, agent_keys) = (arguments.reads(), arguments.agent_keys());
         let (last, first) = (last_sent(&worlds), Arc::clone(&at_start));
         // Reading and compiling a world takes up to a second of one core.
         let loaded = tokio::task::spawn_blocking(move || {
-            World::load(&from, Some(&last), secret, &agent_keys)
+            World::load(&from, Some(&last), reads, &agent_keys)
+                .map(|world| if asked { world.meant() } else { world })
                 .and_then(|world| stays_the_same_process(world, &first, &me))
         });
         match loaded.await? {
@@ -134,6 +135,8 @@ fn needs_restart(old: &Config, new: &Config) -> bool {
         || old.dns.quic_listen != new.dns.quic_listen
         || old.dns.certificate.is_some() != new.dns.certificate.is_some()
         || old.gateway.listen != new.gateway.listen
+        || old.gateway.tls_listen != new.gateway.tls_listen
+        || old.gateway.certificate.is_some() != new.gateway.certificate.is_some()
         || old.sync.listen != new.sync.listen
         || old.sync.admin != new.sync.admin
 }

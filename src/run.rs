@@ -17,7 +17,6 @@ use clap::{Args, ValueEnum};
 use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, Placer};
-use daemun_gateway::Door;
 use daemun_sync::{Agent, last_sent, latest};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
@@ -28,11 +27,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
+use crate::door::{Doors, OpenDoor, keep_pages};
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
 use crate::store::StoreMetrics;
-use crate::views::{Follower, Views, keep_page, keep_view, kept_page, start_view};
-use crate::world::{AgentKeys, Secret, World};
+use crate::views::{Follower, Views, keep_view, start_view};
+use crate::world::{AgentKeys, Reads, World};
 use crate::{Failure, clock, keys, store};
 
 /// What the caps on connections add up to, with room for probes and files.
@@ -94,7 +94,7 @@ impl RunArguments {
         &self.data
     }
 
-    /// Where the last good index page is kept.
+    /// Where the last good index pages are kept.
     fn page_file(&self) -> PathBuf {
         self.data.join("page.json")
     }
@@ -109,9 +109,9 @@ impl RunArguments {
         self.id.as_deref()
     }
 
-    /// Only the name server has need of its secrets; on other machines they need not be.
-    pub(crate) fn secret(&self) -> Secret {
-        if self.roles.contains(&Role::Dns) { Secret::Read } else { Secret::Leave }
+    /// Only the name server has need of its secrets, only the front door of its pages; on other machines they need not be.
+    pub(crate) fn reads(&self) -> Reads {
+        Reads { dns: self.roles.contains(&Role::Dns), door: self.roles.contains(&Role::Gateway) }
     }
 
     /// Every role has need of the agents' keys.
@@ -183,7 +183,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         let _within = runtime.enter();
         Signals::catch()?
     };
-    let world = World::load(&arguments.config, None, arguments.secret(), &arguments.agent_keys())
+    let world = World::load(&arguments.config, None, arguments.reads(), &arguments.agent_keys())
         .map_err(|refusal| Failure::Wrong(anyhow!("{refusal}")))?;
     let ends = world.keys.as_ref().and_then(|agent| keys::complaint(agent, clock::unix_ms() / 1000));
     for complaint in world.complaints.iter().chain(&ends) {
@@ -208,7 +208,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
 /// Everything that listens, bound before anything is served: a port in use must not leave half a process behind.
 struct Bound {
     dns: Option<Listeners>,
-    gateway: Vec<TcpListener>,
+    gateway: Option<daemun_gateway::serve::Listeners>,
     agent: Vec<TcpListener>,
     store: Vec<TcpListener>,
     admin: Vec<TcpListener>,
@@ -233,8 +233,11 @@ impl Bound {
                 false => None,
             },
             gateway: match has(Role::Gateway) {
-                true => daemun_gateway::serve::bind(&sockets(&config.gateway.listen)).await?,
-                false => Vec::new(),
+                true => Some(daemun_gateway::serve::bind(
+                    &sockets(&config.gateway.listen),
+                    &sockets(&config.gateway.tls_listen),
+                )?),
+                false => None,
             },
             agent: match has(Role::Sync) {
                 true => Agent::bind(&sockets(&config.sync.listen)).await?,
@@ -292,14 +295,21 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         }
         None => None,
     };
-    let door = (!bound.gateway.is_empty())
-        .then(|| open_door(me, &last_sent::<Arc<_>>(&worlds), &placer, &arguments.page_file(), &registry))
-        .transpose()?;
     // Apart from the others: at the end it is waited for.
-    let mut doors: JoinSet<()> = JoinSet::new();
-    if let Some(door) = &door {
-        doors.spawn(daemun_gateway::serve::serve(bound.gateway, Arc::clone(door), stopped));
-    }
+    let mut doors = Doors::new();
+    let door = match bound.gateway {
+        Some(listeners) => {
+            let (now, page_file) = (last_sent::<Arc<_>>(&worlds), arguments.page_file());
+            let door = OpenDoor::new(me, &now, &placer, &page_file, &registry)?;
+            let (identity, settings, shown) =
+                (door.identity.clone(), worlds.subscribe(), Arc::clone(&door.door));
+            let grace = move || latest(&settings).config().gateway.stop_grace;
+            doors.spawn(daemun_gateway::serve::serve(listeners, shown, identity, stopped, grace));
+            tasks.spawn(keep_pages(door.pages.subscribe(), page_file));
+            Some(door)
+        }
+        None => None,
+    };
     let admin = Arc::new(Admin {
         me: me.to_owned(),
         roles: arguments.roles.iter().map(|role| role.name().to_owned()).collect(),
@@ -312,6 +322,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         registry: registry.clone(),
         link_metrics: LinkMetrics::new(&registry)?,
         store: opened.store.clone(),
+        door: door.as_ref().map(|door| Arc::clone(&door.door)),
         store_metrics: StoreMetrics::new(&registry)?,
     });
     serve_admin(&arguments, bound.admin, &admin, &mut tasks)?;
@@ -324,28 +335,13 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         name_server,
         door,
         metrics: ViewMetrics::new(&registry)?,
-        pages: watch::Sender::new(None),
     };
-    tasks.spawn(keep_page(follower.pages.subscribe(), arguments.page_file()));
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
     tasks.spawn(reload(arguments.clone(), hang_up, files, refused));
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     until_over(&arguments, end, tasks, doors, &stop).await
-}
-
-/// The front door, with the page and the placement of now.
-fn open_door(
-    me: &str,
-    world: &World,
-    placer: &Arc<Placer>,
-    page_file: &Path,
-    registry: &Registry,
-) -> anyhow::Result<Arc<Door>> {
-    let metrics = daemun_gateway::Metrics::new(registry)?;
-    let page = world.page.as_deref();
-    Ok(Arc::new(Door::new(me, Arc::clone(placer), page, kept_page(page_file), metrics, clock::machine())))
 }
 
 /// Answers operators who show the token.
@@ -372,12 +368,15 @@ async fn until_over(
     arguments: &RunArguments,
     mut signals: EndSignals,
     mut tasks: Tasks,
-    mut doors: JoinSet<()>,
+    mut doors: Doors,
     stop: &watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     tokio::select! {
         told = until_told(arguments, &mut signals, &mut tasks) => told?,
-        Some(_) = doors.join_next() => return Err(anyhow!("the gateway ended, which it never should")),
+        Some(ended) = doors.join_next() => {
+            ended.context("the gateway")??;
+            return Err(anyhow!("the gateway ended, which it never should"));
+        }
     }
     tracing::info!("stopping: finishing what is under way");
     stop.send_replace(true);

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use daemun_fleet::{FleetView, Placer};
-use daemun_gateway::Door;
-use daemun_gateway::page::{KeptPage, LastGood};
 use daemun_sync::store::engine::Store;
 use daemun_sync::{Agent, Refusals, disk, last_sent, latest_seen};
 use prometheus::Registry;
@@ -15,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::ViewMetrics;
 use crate::clock;
+use crate::door::OpenDoor;
 use crate::name_server::NameServer;
 use crate::reload::Files;
 use crate::run::{Role, RunArguments, Tasks};
@@ -112,22 +111,6 @@ pub(crate) async fn keep_view(
     }
 }
 
-/// Keeps the last good page on disk, for the next process to begin with.
-pub(crate) async fn keep_page(
-    mut pages: watch::Receiver<Option<Arc<LastGood>>>,
-    file: PathBuf,
-) -> anyhow::Result<&'static str> {
-    loop {
-        pages.changed().await.context("nobody shows pages any more")?;
-        let Some(page) = latest_seen(&mut pages) else { continue };
-        let to = file.clone();
-        let kept = tokio::task::spawn_blocking(move || disk::write(&to, &KeptPage::of(&page.asset))).await?;
-        if let Err(error) = kept {
-            tracing::error!(%error, "keeping the last good page");
-        }
-    }
-}
-
 /// Hands each new view and each new world to the data plane.
 pub(crate) struct Follower {
     pub(crate) placers: watch::Sender<Arc<Placer>>,
@@ -136,19 +119,8 @@ pub(crate) struct Follower {
     pub(crate) views: watch::Receiver<Arc<FleetView>>,
     pub(crate) heard: watch::Receiver<bool>,
     pub(crate) name_server: Option<NameServer>,
-    pub(crate) door: Option<Arc<Door>>,
+    pub(crate) door: Option<OpenDoor>,
     pub(crate) metrics: ViewMetrics,
-    /// The last good page, to be kept.
-    pub(crate) pages: watch::Sender<Option<Arc<LastGood>>>,
-}
-
-/// The page that an earlier process has kept, if it is whole.
-pub(crate) fn kept_page(file: &Path) -> Option<LastGood> {
-    let kept = disk::read::<KeptPage>(file).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the last good page");
-        None
-    });
-    kept?.page().inspect_err(|why| tracing::warn!(why, file = %file.display(), "the last good page")).ok()
 }
 
 impl Follower {
@@ -169,17 +141,7 @@ impl Follower {
             self.metrics.set(&placer, complaints);
             self.placers.send_replace(Arc::clone(&placer));
             if let Some(door) = &self.door {
-                door.set_state(placer, world.page.as_deref());
-                self.pages.send_if_modified(|kept| {
-                    let last = door.last_good().filter(|last| !last.is_kept);
-                    let is_new = last.as_ref().is_some_and(|last| {
-                        kept.as_ref().is_none_or(|kept| !Arc::ptr_eq(&kept.asset, &last.asset))
-                    });
-                    if is_new {
-                        *kept = last;
-                    }
-                    is_new
-                });
+                door.show(&world, placer);
             }
             tokio::select! {
                 changed = self.worlds.changed() => changed.context("the files are no longer watched")?,

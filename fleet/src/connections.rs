@@ -121,6 +121,16 @@ impl Connections {
         }
     }
 
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+    }
+
+    /// How many have been let in since the beginning.
+    pub fn admitted(&self) -> u64 {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).number
+    }
+
     /// Counts a connection that we end.
     pub fn closed(&self, reason: &'static str) {
         self.tally.closed(reason);

@@ -25,6 +25,7 @@ pub use clock::Clock;
 pub use config::Config;
 pub use placement::{Placement, Placer};
 pub use places::Places;
+pub use rendezvous::affinity;
 pub use steering::Steering;
 pub use view::FleetView;
 

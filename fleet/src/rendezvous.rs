@@ -22,6 +22,11 @@ pub(crate) fn in_share(client_hash: u64, candidate: u64, percent: u8) -> bool {
     draw(client_hash, candidate | 1 << 63) % 100 < u64::from(percent)
 }
 
+/// How much a server is the one for a key, for example a user's name: the highest has it.
+pub fn affinity(key: &str, server: &str, weight: u32) -> f64 {
+    score(candidate_id(key), candidate_id(server), weight)
+}
+
 fn draw(client_hash: u64, candidate: u64) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(client_hash, candidate);
     hasher.write_u64(candidate);

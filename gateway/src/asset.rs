@@ -5,69 +5,109 @@ mod coding;
 mod condition;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use http_range_header::parse_range_header;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
+use crate::body::Body;
 pub use coding::{Coding, Effort};
 use condition::Verdict;
 
 /// Below this a coded form saves no packet.
 const CODED_BYTES_MIN: usize = 256;
 
-/// One form.
+/// One form, with the heads of its answers made ahead.
 #[derive(Clone, Debug)]
 struct Form {
     coding: Option<Coding>,
     body: Bytes,
-    /// Strong: other bytes, other tag.
+    /// Strong, unless the asset is [`Asset::alike`]: other bytes, other tag.
     tag: HeaderValue,
+    /// Of the whole of it.
+    head: HeaderMap,
+    /// Of an answer without it (304, 412, 416): RFC 9110 section 15.4.5.
+    brief: HeaderMap,
 }
 
 /// The whole of it.
 #[derive(Clone, Debug)]
 pub struct Asset {
-    kind: HeaderValue,
-    cache: HeaderValue,
-    modified_unix: u64,
-    modified: HeaderValue,
+    /// None: when it was modified is not worth saying.
+    modified_unix: Option<u64>,
     plain: Form,
     coded: Vec<Form>,
 }
 
+/// What an asset is.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// Its media type.
+    pub media_type: &'static str,
+    /// What `Cache-Control` says of it.
+    pub cache: &'static str,
+    /// What coding it may cost.
+    pub effort: Effort,
+}
+
 impl Asset {
-    /// Of a media type, to be cached as `cache` says, modified then (seconds of Unix time). Codes it, which takes milliseconds:
-    /// not in a request.
-    pub fn new(
-        kind: &'static str,
-        cache: &'static str,
-        body: Bytes,
-        modified_unix: u64,
-        effort: Effort,
-    ) -> Self {
-        let digest = digest(&body);
-        let tag = |coding: Option<Coding>| {
-            let end = coding.map_or(String::new(), |coding| format!("-{}", coding.name()));
-            let quoted = Bytes::from(format!("\"{digest}{end}\""));
-            HeaderValue::from_maybe_shared(quoted).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-        };
-        let worth_it = coding::pays(kind) && body.len() >= CODED_BYTES_MIN;
-        let coded = Coding::ALL.into_iter().filter(|_| worth_it).map(|coding| {
-            let form =
-                Form { coding: Some(coding), body: coding.encode(&body, effort), tag: tag(Some(coding)) };
-            (form.body.len() < body.len()).then_some(form)
+    /// Modified then, seconds of Unix time. Codes it, which takes milliseconds: not in a request.
+    pub fn new(kind: &Kind, body: Bytes, modified_unix: u64) -> Self {
+        Self::made(kind, &format!("\"{}", digest(&body)), body, Some(modified_unix))
+    }
+
+    /// One whose bytes differ from time to time without a difference that matters: those that do not differ have the same
+    /// `likeness`, of which the (weak) tag is made.
+    pub fn alike(kind: &Kind, body: Bytes, likeness: &[u8]) -> Self {
+        Self::made(kind, &format!("W/\"{}", digest(likeness)), body, None)
+    }
+
+    fn made(kind: &Kind, tag: &str, body: Bytes, modified_unix: Option<u64>) -> Self {
+        let worth_it = coding::pays(kind.media_type) && body.len() >= CODED_BYTES_MIN;
+        let coded = Coding::ALL.into_iter().filter(|_| worth_it).filter_map(|coding| {
+            let coded = coding.encode(&body, kind.effort);
+            (coded.len() < body.len()).then_some((coding, coded))
         });
-        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified_unix);
+        let coded: Vec<(Coding, Bytes)> = coded.collect();
+        let varies = !coded.is_empty();
+        let form = |coding: Option<Coding>, body: Bytes| {
+            let end = coding.map_or(String::new(), |coding| format!("-{}", coding.name()));
+            let tag = value(format!("{tag}{end}\""));
+            let mut brief = HeaderMap::new();
+            brief.insert(header::ETAG, tag.clone());
+            brief.insert(header::CACHE_CONTROL, HeaderValue::from_static(kind.cache));
+            if varies {
+                brief.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+            }
+            let mut head = brief.clone();
+            head.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
+            if let Some(seconds) = modified_unix {
+                let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+                head.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(date)));
+                head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            }
+            if let Some(coding) = coding {
+                head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            }
+            Form { coding, body, tag, head, brief }
+        };
         Self {
-            kind: HeaderValue::from_static(kind),
-            cache: HeaderValue::from_static(cache),
             modified_unix,
-            modified: HeaderValue::from_maybe_shared(Bytes::from(httpdate::fmt_http_date(date)))
-                .unwrap_or_else(|_| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT")),
-            coded: coded.flatten().collect(),
-            plain: Form { coding: None, tag: tag(None), body },
+            coded: coded.into_iter().map(|(coding, body)| form(Some(coding), body)).collect(),
+            plain: form(None, body),
         }
+    }
+
+    /// The same, sent with these headers too.
+    #[must_use]
+    pub fn with_headers<'a>(&self, headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
+        let mut asset = self.clone();
+        for (name, value) in headers {
+            for form in asset.coded.iter_mut().chain([&mut asset.plain]) {
+                form.head.insert(name, value.clone());
+                form.brief.insert(name, value.clone());
+            }
+        }
+        asset
     }
 
     /// Its bytes, as they were given.
@@ -77,11 +117,21 @@ impl Asset {
 
     /// When it was modified, seconds of Unix time.
     pub fn modified_unix(&self) -> u64 {
-        self.modified_unix
+        self.modified_unix.unwrap_or_default()
+    }
+
+    /// What stands in `ETag` for who takes no coding.
+    pub fn tag(&self) -> &HeaderValue {
+        &self.plain.tag
+    }
+
+    /// Memory that its forms take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.coded.iter().chain([&self.plain]).map(|form| form.body.len()).sum()
     }
 
     /// The answer to GET or HEAD with these headers.
-    pub fn answer(&self, method: &Method, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    pub fn answer(&self, method: &Method, headers: &HeaderMap) -> Response<Body> {
         let form = self.form(headers);
         let (status, body, range) = match condition::weigh(headers, &form.tag, self.modified_unix) {
             Verdict::Failed => (StatusCode::PRECONDITION_FAILED, Bytes::new(), None),
@@ -98,24 +148,12 @@ impl Asset {
                 }
             },
         };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, form.tag.clone());
-        headers.insert(header::CACHE_CONTROL, self.cache.clone());
-        if !self.coded.is_empty() {
-            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-        }
-        if let Some(range) = range.and_then(|range| HeaderValue::try_from(range).ok()) {
-            headers.insert(header::CONTENT_RANGE, range);
-        }
-        if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-            headers.insert(header::CONTENT_TYPE, self.kind.clone());
-            headers.insert(header::LAST_MODIFIED, self.modified.clone());
-            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-            if let Some(coding) = form.coding {
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-            }
+        let is_sent = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        *response.headers_mut() = if is_sent { form.head.clone() } else { form.brief.clone() };
+        if let Some(range) = range {
+            response.headers_mut().insert(header::CONTENT_RANGE, value(range));
         }
         response
     }
@@ -134,6 +172,9 @@ impl Asset {
 
     fn range(&self, method: &Method, headers: &HeaderMap, form: &Form) -> Range {
         let mut ranges = headers.get_all(header::RANGE).iter();
+        if self.modified_unix.is_none() {
+            return Range::Whole;
+        }
         let (Some(asked), None, &Method::GET) = (ranges.next(), ranges.next(), method) else {
             return Range::Whole;
         };
@@ -166,6 +207,11 @@ enum Range {
     Whole,
     Part(usize, usize),
     OutOfBounds,
+}
+
+/// What we have written ourselves, as the value of a header.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// So much of a hash that no two versions of a file meet.

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use daemun_fleet::config::DOOR_ROLE;
+use daemun_fleet::config::{DOOR_ROLE, Server};
+use daemun_fleet::places::Place;
 use daemun_fleet::view::{Health, State};
-use daemun_fleet::{Client, Placer};
+use daemun_fleet::{Placer, affinity};
 use serde::Serialize;
+
+use crate::preserve::Kept;
 
 /// How long a client may use a list before it asks again, seconds.
 const TTL_SECONDS: u32 = 15;
@@ -15,7 +18,7 @@ const TTL_SECONDS: u32 = 15;
 const VERSION: u32 = 1;
 
 /// The list as it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServerList {
     /// Version of this form.
     pub v: u32,
@@ -50,10 +53,12 @@ pub struct You {
 pub struct Door {
     /// Its datacenter.
     pub datacenter: String,
+    /// Where its index page is from.
+    pub source: &'static str,
 }
 
 /// One server of the list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ListedServer {
     /// Its name.
     pub name: String,
@@ -72,6 +77,9 @@ pub struct ListedServer {
     /// Kilometres to the client, if its place is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub km: Option<u32>,
+    /// What its datacenter's doors are asked to do, of what they can, in steps of a tenth; for doors, where capacity is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
 }
 
 /// Whether to use a server.
@@ -91,8 +99,19 @@ pub enum ListedHealth {
 }
 
 impl ListedHealth {
+    /// As it stands in the list.
+    pub fn name(self) -> &'static str {
+        match self {
+            ListedHealth::Up => "up",
+            ListedHealth::Unknown => "unknown",
+            ListedHealth::Degraded => "degraded",
+            ListedHealth::Draining => "draining",
+            ListedHealth::Down => "down",
+        }
+    }
+
     /// Lower is listed first. No news is no reason to send anyone farther away.
-    fn turn(self) -> u8 {
+    pub(crate) fn turn(self) -> u8 {
         match self {
             ListedHealth::Up | ListedHealth::Unknown => 0,
             ListedHealth::Degraded => 1,
@@ -102,75 +121,129 @@ impl ListedHealth {
     }
 }
 
-/// The list for a client, of one role or of all. `None`: there is no such role.
-pub fn server_list(
-    placer: &Placer,
-    me: &str,
-    client: &Client,
-    role: Option<&str>,
-    issued_unix_ms: u64,
-) -> Option<ServerList> {
-    let config = placer.steering().config();
-    let fleet = &config.fleet;
-    if let Some(role) = role
-        && !fleet.servers.iter().any(|server| server.role == role)
-    {
-        return None;
-    }
-    let mut order = placer.order(placer.steering().door(), client);
-    // Datacenters without the role that orders the list come after those that have it.
-    order.extend((0..fleet.datacenters.len()).filter(|number| !order.contains(number)).collect::<Vec<_>>());
-    let (place, _) = placer.steering().places().lookup(client.first_address());
+/// Who lists, and under what view.
+#[derive(Clone, Copy, Debug)]
+pub struct Lister<'a> {
+    /// The view.
+    pub placer: &'a Placer,
+    /// Servers that the config has no more, and that stay listed.
+    pub kept: &'a [Kept],
+    /// The datacenter of the door.
+    pub me: &'a str,
+    /// Where its index page is from.
+    pub source: &'static str,
+}
 
-    let mut servers: Vec<ListedServer> = Vec::new();
-    for (priority, &number) in order.iter().enumerate() {
-        let datacenter = &fleet.datacenters[number];
-        let state =
-            placer.view().datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
-        let of_role = |role: Option<&str>, server: &str| role.is_none_or(|role| role == server);
-        for server in fleet.servers.iter().filter(|server| server.datacenter == number) {
-            if !of_role(role, &server.role) {
-                continue;
-            }
-            let health =
-                placer.view().servers.get(&server.name).map_or(Health::Unknown, |found| found.health);
-            let url = server.url.as_ref().map_or_else(
-                || server.addresses.first().map(|ip| format!("http://{}", host(*ip))).unwrap_or_default(),
-                ToString::to_string,
-            );
-            servers.push(ListedServer {
-                name: server.name.clone(),
-                role: server.role.clone(),
-                datacenter: datacenter.name.clone(),
-                url,
-                health: listed_health(state, health),
-                priority,
-                weight: server.weight,
-                km: place.point.map(|point| point.distance_km(datacenter.point)),
-            });
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Datacenters in the order in which the client should try them; those that are missing come after.
+    pub order: &'a [usize],
+    /// Where the client is.
+    pub place: &'a Place,
+    /// Servers of this role alone.
+    pub role: Option<&'a str>,
+    /// The same key has the same servers first, as long as they are there.
+    pub key: Option<&'a str>,
+}
+
+impl Lister<'_> {
+    /// Whether a role has any servers.
+    pub fn has_role(&self, role: &str) -> bool {
+        let servers = &self.placer.steering().config().fleet.servers;
+        servers.iter().chain(self.kept.iter().map(|kept| &kept.server)).any(|server| server.role == role)
+    }
+
+    /// The list.
+    pub fn list(&self, asked: &Asked<'_>, issued_unix_ms: u64) -> ServerList {
+        let fleet = &self.placer.steering().config().fleet;
+        // Datacenters without the role that orders the list come after those that have it.
+        let rest = (0..fleet.datacenters.len()).filter(|number| !asked.order.contains(number));
+        let order = asked.order.iter().copied().chain(rest);
+        let mut servers: Vec<ListedServer> = Vec::new();
+        for (priority, number) in order.enumerate() {
+            let kept = self.kept.iter().map(|kept| &kept.server);
+            let all = fleet.servers.iter().chain(kept).filter(|server| server.datacenter == number);
+            let wanted = all.filter(|server| asked.role.is_none_or(|role| role == server.role));
+            servers.extend(wanted.map(|server| self.listed(server, priority, asked.place)));
+        }
+        let score =
+            |server: &ListedServer| asked.key.map_or(0.0, |key| -affinity(key, &server.name, server.weight));
+        servers.sort_by(|a, b| {
+            let ranks = |server: &ListedServer| (server.health.turn(), server.priority);
+            ranks(a).cmp(&ranks(b)).then_with(|| score(a).total_cmp(&score(b)))
+        });
+        let best = asked.order.first().and_then(|&best| fleet.datacenters.get(best));
+        ServerList {
+            v: VERSION,
+            generation: self.placer.view().generation,
+            issued: issued(issued_unix_ms),
+            ttl: TTL_SECONDS,
+            you: You {
+                country: asked.place.country.map(|country| country.to_string()),
+                datacenter: best.map(|best| best.name.clone()).unwrap_or_default(),
+            },
+            door: Door { datacenter: self.me.to_owned(), source: self.source },
+            doors: self.doors(asked),
+            servers,
         }
     }
-    servers.sort_by_key(|server| (server.health.turn(), server.priority));
-    let of_doors = || servers.iter().filter(|server| server.role == DOOR_ROLE);
-    let working = of_doors().filter(|server| server.health.turn() < ListedHealth::Draining.turn());
-    let mut doors: Vec<String> = working.map(|server| server.url.clone()).collect();
-    if doors.is_empty() {
-        // Nothing looks well: whom to ask next is then anybody's guess, but not nobody.
-        doors = of_doors().map(|server| server.url.clone()).collect();
+
+    fn listed(&self, server: &Server, priority: usize, place: &Place) -> ListedServer {
+        let (view, fleet) = (self.placer.view(), &self.placer.steering().config().fleet);
+        let datacenter = &fleet.datacenters[server.datacenter];
+        let state = view.datacenters.get(&datacenter.name).map_or(State::Serving, |found| found.state);
+        let health = view.servers.get(&server.name).map_or(Health::Unknown, |found| found.health);
+        let load = self.placer.loads().get(server.datacenter).filter(|_| server.role == DOOR_ROLE);
+        let load = load.and_then(|load| {
+            let capacity = load.capacity_rps.filter(|capacity| *capacity > 0)?;
+            Some((f64::from(load.expected_rps) / f64::from(capacity) * 10.0).round() / 10.0)
+        });
+        ListedServer {
+            name: server.name.clone(),
+            role: server.role.clone(),
+            datacenter: datacenter.name.clone(),
+            url: url(server),
+            health: listed_health(state, health),
+            priority,
+            weight: server.weight,
+            km: place.point.map(|point| point.distance_km(datacenter.point)),
+            load,
+        }
     }
-    Some(ServerList {
-        v: VERSION,
-        generation: placer.view().generation,
-        issued: issued(issued_unix_ms),
-        ttl: TTL_SECONDS,
-        you: You {
-            country: place.country.map(|country| country.to_string()),
-            datacenter: order.first().map(|&first| fleet.datacenters[first].name.clone()).unwrap_or_default(),
-        },
-        door: Door { datacenter: me.to_owned() },
-        doors,
-        servers,
-    })
+
+    /// The doors that work, whatever role was asked for; all of them if none looks well: whom to ask next is then anybody's
+    /// guess, but not nobody.
+    fn doors(&self, asked: &Asked<'_>) -> Vec<String> {
+        let fleet = &self.placer.steering().config().fleet;
+        let doors = asked
+            .order
+            .iter()
+            .chain(
+                // Those that are not in the order at all are still doors.
+                (0..fleet.datacenters.len())
+                    .filter(|number| !asked.order.contains(number))
+                    .collect::<Vec<_>>()
+                    .iter(),
+            )
+            .flat_map(|&number| fleet.servers_of(number, DOOR_ROLE))
+            .map(|server| self.listed(server, 0, asked.place))
+            .collect::<Vec<_>>();
+        let works = |door: &&ListedServer| door.health.turn() < ListedHealth::Draining.turn();
+        let mut sorted: Vec<&ListedServer> = doors.iter().filter(works).collect();
+        if sorted.is_empty() {
+            sorted = doors.iter().collect();
+        }
+        sorted.sort_by_key(|door| door.health.turn());
+        sorted.into_iter().map(|door| door.url.clone()).collect()
+    }
+}
+
+fn url(server: &Server) -> String {
+    server.url.as_ref().map_or_else(
+        || server.addresses.first().map(|ip| format!("http://{}", host(*ip))).unwrap_or_default(),
+        ToString::to_string,
+    )
 }
 
 /// A moment as RFC 3339.

@@ -13,6 +13,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Json;
 use axum::routing::{get, post};
 use daemun_fleet::{FleetView, Placer};
+use daemun_gateway::Door;
 use daemun_sync::history::History;
 use daemun_sync::store::api::Served;
 use daemun_sync::{Agent, latest};
@@ -44,6 +45,7 @@ pub(crate) struct Admin {
     pub(crate) link_metrics: LinkMetrics,
     pub(crate) store: Served,
     pub(crate) store_metrics: StoreMetrics,
+    pub(crate) door: Option<Arc<Door>>,
 }
 
 impl Admin {
@@ -56,6 +58,7 @@ impl Admin {
         let config = world.config();
         let mut complaints = world.complaints.clone();
         complaints.extend(latest(&self.refused_reload));
+        complaints.extend(self.door.iter().flat_map(|door| door.complaints()));
         complaints
             .extend(world.keys.as_ref().and_then(|agent| keys::complaint(agent, clock::unix_ms() / 1000)));
         if let (Some(_), Err(why)) = (&self.agent, &self.store) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use daemun_sync::keys::Keys;
 
 use super::*;
-use crate::world::{AgentKeys, Secret, World};
+use crate::world::{AgentKeys, Reads, World};
 
 /// A day in 2026.
 const NOW: u64 = 1_800_000_000;
@@ -120,7 +120,7 @@ fn a_process_keeps_its_last_good_keys() {
     let config = place.path().join("daemun.toml");
     fs::write(&config, CONFIG).unwrap();
     let directory = place.path().join("keys");
-    let load = |last: Option<&World>, keys: &AgentKeys| World::load(&config, last, Secret::Leave, keys);
+    let load = |last: Option<&World>, keys: &AgentKeys| World::load(&config, last, Reads::NONE, keys);
     let needed = |directory: Option<&Path>| AgentKeys::Needed {
         datacenter: "seoul".to_owned(),
         directory: directory.map(Path::to_owned),

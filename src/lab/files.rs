@@ -203,7 +203,7 @@ fn zone(network: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{AgentKeys, Secret, World};
+    use crate::world::{AgentKeys, Reads, World};
 
     #[test]
     fn the_labs_config_is_right() {
@@ -215,10 +215,10 @@ mod tests {
                 datacenter: datacenter.name.to_owned(),
                 directory: Some(keys(directory.path(), datacenter)),
             };
-            let world = World::load(&config, None, Secret::Read, &keys);
+            let world = World::load(&config, None, Reads::ALL, &keys);
             assert!(world.unwrap_or_else(|refusal| panic!("{refusal}")).keys.is_some());
         }
-        let world = World::load(&config, None, Secret::Read, &AgentKeys::IfThere);
+        let world = World::load(&config, None, Reads::ALL, &AgentKeys::IfThere);
         let world = world.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(world.config().fleet.datacenters.len(), 3);
         assert_eq!(world.config().sync.probe.fall, 8, "detection is not shortened");

@@ -42,6 +42,10 @@ pub(super) const CHECK_RECORD_TYPE: &str = "A";
 pub(super) const DNS_PORT: u16 = 53;
 /// Plain HTTP of the front door.
 pub(super) const GATEWAY_PORT: u16 = 80;
+/// How a page ends: one that was cut short has it not.
+pub(super) const MARKER: &str = "</html>";
+/// Long enough for clients with a kept connection to see that it closes; a quiet door stops sooner.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Agents among themselves, at the address in their `agent` URL: not at the public ones.
 pub(super) const AGENT_PORT: u16 = 7400;
 /// Operators; on loopback unless told otherwise.

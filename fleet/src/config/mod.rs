@@ -8,6 +8,7 @@ mod check;
 mod defaults;
 mod parse;
 mod parse_dns;
+mod parse_gateway;
 mod parse_sync;
 mod problem;
 mod read;
@@ -339,12 +340,51 @@ pub struct PlaceOverride {
 pub struct Gateway {
     /// Where it listens, HTTP.
     pub listen: Vec<Listen>,
-    /// Path of the index page, relative to the config file; none: the page compiled in.
-    pub index: Option<String>,
+    /// Where it listens, HTTP over TLS.
+    pub tls_listen: Vec<Listen>,
+    /// The certificate for that; there if `tls_listen` has any.
+    pub certificate: Option<CertificateFiles>,
+    /// What is served, by host. One without names, if there is one, is the first, and for all names that no other has.
+    pub hosts: Vec<VirtualHost>,
+    /// Where fragments of pages come from.
+    pub origins: Vec<Origin>,
     /// The steered name whose policy orders the server list; none: nearest.
     pub order_as: Option<String>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where pages are from that may read the server list, beside the hosts, the doors and the steered names.
+    pub cors: Vec<String>,
+    /// How long a stopping door still accepts, and says that it closes.
+    pub stop_grace: Duration,
+}
+
+/// What is served under some names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualHost {
+    /// Lower case, without ports; none: whatever no other host has.
+    pub names: Vec<String>,
+    /// Path of a directory of static files, relative to the config file.
+    pub directory: Option<String>,
+    /// Path of the index page, relative to the config file; none: `index.html` in the directory; without that: the page
+    /// compiled in.
+    pub index: Option<String>,
+    /// What every good index page has in it.
+    pub marker: String,
+    /// Pages have server-side includes.
+    pub fragments: bool,
+    /// Paths beginning so never change what is behind them.
+    pub immutable: Vec<String>,
+    /// Headers of every page and file: lower-case name and value.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Where the fragments below a path come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// What their paths begin with.
+    pub path: String,
+    /// Whom to ask: scheme, host and port.
+    pub url: Url,
 }
 
 /// The agent.

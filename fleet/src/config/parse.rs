@@ -12,7 +12,8 @@ use url::{Host, Url};
 
 use super::check::check;
 use super::defaults;
-use super::parse_dns::{dns, domain_name};
+use super::parse_dns::dns;
+use super::parse_gateway::gateway;
 use super::parse_sync::{AgentUrl, store, sync};
 use super::read::{self, Kind, Located, Section, Source, nearest};
 use super::*;
@@ -321,25 +322,8 @@ pub(super) fn listens(
 }
 
 /// Everywhere, IPv6 included: Linux's wildcard `[::]` takes both families.
-fn everywhere(port: u16) -> Vec<Listen> {
+pub(super) fn everywhere(port: u16) -> Vec<Listen> {
     vec![Listen { host: ListenHost::Address(Ipv6Addr::UNSPECIFIED.into()), port }]
-}
-
-fn gateway(mut section: Section<'_>, names: &Names) -> Gateway {
-    let listen = listens(&mut section, "listen", || everywhere(defaults::GATEWAY_PORT));
-    let index = section.optional("index", &read::text("the path of an HTML file"));
-    let order_as = section.optional("order_as", &domain_name());
-    if let Some(name) = &order_as {
-        names.check_steered(&section, "order_as", name);
-    }
-    let trusted = section.list("trusted_proxies", &read::prefix()).unwrap_or_default();
-    section.finish();
-    Gateway {
-        listen,
-        index: index.map(|index| index.value),
-        order_as: order_as.map(|name| name.value),
-        trusted_proxies: trusted.into_iter().map(|net| net.value).collect(),
-    }
 }
 
 fn geo(mut section: Section<'_>) -> GeoSource {

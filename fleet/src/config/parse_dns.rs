@@ -68,7 +68,7 @@ pub(super) fn dns(mut section: Section<'_>, names: &Names, fleet: &Fleet) -> Dns
 }
 
 /// `certificate` and `key`: both or none, and both if anything listens that needs them.
-fn certificate(section: &mut Section<'_>, is_encrypted: bool) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &mut Section<'_>, is_encrypted: bool) -> Option<CertificateFiles> {
     let chain = section.optional("certificate", &read::text("the path of a PEM file"));
     let key = section.optional("key", &read::text("the path of a PEM file"));
     for (given, missing) in [("certificate", "key"), ("key", "certificate")] {

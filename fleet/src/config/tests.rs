@@ -89,9 +89,25 @@ names = ["www.shop.example"]
 
 [gateway]
 listen = "0.0.0.0:8080"
+tls_listen = "0.0.0.0:8443"
+certificate = "door.pem"
+key = "door.key"
 index = "index.html"
 order_as = "www.shop.example"
 trusted_proxies = ["127.0.0.0/8"]
+cors = ["https://app.example/"]
+stop_grace = "3s"
+
+[[gateway.hosts]]
+names = ["Shop.example", "192.0.2.1"]
+directory = "www"
+fragments = true
+immutable = "/assets/"
+headers = { Strict-Transport-Security = "max-age=63072000" }
+
+[[gateway.origins]]
+path = "/fragments/"
+url = "http://10.0.0.9:9000"
 
 [sync]
 listen = ["datacenter:7400"]
@@ -147,7 +163,18 @@ fn everything_is_read() {
     assert_eq!(www.policy, Policy::Nearest { band_km: 500, weights: vec![2, 1] });
     assert_eq!((&www.overrides[..], &second.overrides[..]), (&[0][..], &[][..]));
     assert_eq!(second.policy, Policy::Failover { order: vec![0, 1] });
-    assert_eq!(config.gateway.order_as.as_deref(), Some("www.shop.example"));
+    let gateway = &config.gateway;
+    assert_eq!(gateway.order_as.as_deref(), Some("www.shop.example"));
+    assert_eq!(
+        (gateway.cors[0].as_str(), gateway.stop_grace),
+        ("https://app.example", Duration::from_secs(3))
+    );
+    let [for_all, shop] = &gateway.hosts[..] else { panic!("two hosts") };
+    assert_eq!((for_all.names.len(), for_all.index.as_deref()), (0, Some("index.html")));
+    assert_eq!(shop.names, ["shop.example", "192.0.2.1"]);
+    assert_eq!((shop.marker.as_str(), shop.fragments), ("</html>", true));
+    assert_eq!(shop.headers, [("strict-transport-security".to_owned(), "max-age=63072000".to_owned())]);
+    assert_eq!(gateway.origins[0].path, "/fragments/");
     assert_eq!(config.sync.probe.fall, 5);
     let tls = config.sync.tls.as_ref().expect("https");
     assert_eq!((tls.ca.as_str(), tls.certificate.as_str()), ("authorities.pem", "keys/agent.pem"));
@@ -175,7 +202,7 @@ fn silence_means_defaults() {
     );
     assert_eq!(config.sync.tls.map(|tls| tls.key), Some("keys/agent.key".to_owned()));
     assert_eq!(config.geo, GeoSource::Builtin);
-    assert!(config.dns.names.is_empty() && config.gateway.index.is_none());
+    assert!(config.dns.names.is_empty() && config.gateway.hosts[0].index.is_none());
 }
 
 #[test]
@@ -218,7 +245,7 @@ fn every_problem_at_once() {
         .replace("interval = \"1s\"", "interval = 1");
     let said = parse(&text).unwrap_err();
     let places: Vec<_> = said.0.iter().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(places, [(8, 12), (30, 14), (64, 7), (95, 22)], "{said}");
+    assert_eq!(places, [(8, 12), (30, 14), (64, 7), (111, 22)], "{said}");
     assert!(said.0[0].message.contains("expected degrees north from -90 to 90, found the number 137.57"));
     assert!(said.0[1].message.contains("did you mean `frankfurt`?"));
 }
@@ -353,6 +380,20 @@ const WRONG: &[(&str, &str, &str)] = &[
         "`no.shop.example` is not a steered name",
     ),
     ("listen = \"0.0.0.0:8080\"", "listen = \"0.0.0.0:0\"", "gateway.listen: expected an address and a port"),
+    ("key = \"door.key\"", "", "gateway.key: missing: expected the path of a PEM file"),
+    ("\"https://app.example/\"", "\"https://app.example/a\"", "gateway.cors[0]: expected an origin"),
+    ("\"3s\"", "\"3m\"", "gateway.stop_grace: expected a duration"),
+    ("\"192.0.2.1\"]\ndirectory", "\"shop.example\"]\ndirectory", "host `shop.example` is already given"),
+    ("\"/assets/\"", "\"assets\"", "hosts[0].immutable: expected the beginning of a path"),
+    ("Strict-Transport-Security", "ETag", "hosts[0].headers: this header is the door's own"),
+    ("Strict-Transport-Security", "\"a b\"", "hosts[0].headers: expected the name of a header"),
+    ("\"max-age=63072000\"", "\"a\\nb\"", "headers.Strict-Transport-Security: expected a text"),
+    (
+        "http://10.0.0.9:9000",
+        "http://10.0.0.9/a",
+        "origins[0].url: expected an http or https URL without a path",
+    ),
+    ("path = \"/fragments/\"\n", "", "gateway.origins[0].path: missing"),
     ("interval = \"1s\"", "interval = \"1ms\"", "a duration from \"50ms\" to \"10m\""),
     ("rise = 2", "rise = 0", "successful probes from 1 to 100"),
     ("[geo]", "[goe]", "unknown key `goe`: did you mean `geo`?"),

@@ -13,13 +13,13 @@ pub(super) enum Verdict {
 }
 
 /// Weighs the conditions in the order of section 13.2.2, but for the range.
-pub(super) fn weigh(headers: &HeaderMap, tag: &HeaderValue, modified_unix: u64) -> Verdict {
+pub(super) fn weigh(headers: &HeaderMap, tag: &HeaderValue, modified_unix: Option<u64>) -> Verdict {
     if headers.contains_key(header::IF_MATCH) {
         if !is_among(headers, &header::IF_MATCH, tag, false) {
             return Verdict::Failed;
         }
     } else if let Some(since) = date(headers, &header::IF_UNMODIFIED_SINCE)
-        && modified_unix > since
+        && modified_unix.is_none_or(|modified| modified > since)
     {
         return Verdict::Failed;
     }
@@ -28,7 +28,7 @@ pub(super) fn weigh(headers: &HeaderMap, tag: &HeaderValue, modified_unix: u64) 
             return Verdict::NotModified;
         }
     } else if let Some(since) = date(headers, &header::IF_MODIFIED_SINCE)
-        && modified_unix <= since
+        && modified_unix.is_some_and(|modified| modified <= since)
     {
         return Verdict::NotModified;
     }
@@ -40,12 +40,19 @@ pub(super) fn is_unchanged(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|known| known == tag)
 }
 
-/// Whether a tag is in a list; `*` is any.
+/// Whether a tag is in a list; `*` is any. To compare strongly, both must be strong (section 8.8.3.2).
 fn is_among(headers: &HeaderMap, name: &HeaderName, tag: &HeaderValue, is_weak: bool) -> bool {
+    let (bare, is_strong) = match tag.as_bytes().strip_prefix(b"W/") {
+        Some(bare) => (bare, false),
+        None => (tag.as_bytes(), true),
+    };
     let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).any(|one| {
-        let one = if is_weak { one.strip_prefix(b"W/").unwrap_or(one) } else { one };
-        one == b"*" || one == tag.as_bytes()
+        one == b"*"
+            || match (is_weak, one.strip_prefix(b"W/")) {
+                (true, stripped) => stripped.unwrap_or(one) == bare,
+                (false, stripped) => is_strong && stripped.is_none() && one == bare,
+            }
     })
 }
 

@@ -8,9 +8,12 @@ use super::*;
 
 const MODIFIED: u64 = 1_800_000_000;
 
+const HTML: Kind =
+    Kind { media_type: "text/html; charset=utf-8", cache: "no-cache", effort: Effort::Once };
+
 static PAGE: LazyLock<Asset> = LazyLock::new(|| {
     let body = "<p>hello, hello, hello</p>\n".repeat(40);
-    Asset::new("text/html; charset=utf-8", "no-cache", body.into(), MODIFIED, Effort::Once)
+    Asset::new(&HTML, body.into(), MODIFIED)
 });
 
 struct Answer {
@@ -97,7 +100,7 @@ fn each_form_has_its_own_strong_tag() {
         assert_eq!(again.header("vary"), Some("accept-encoding"));
         tags.push(tag);
     }
-    let other = Asset::new("text/html", "no-cache", "<p>other</p>".into(), MODIFIED, Effort::Once);
+    let other = Asset::new(&HTML, "<p>other</p>".into(), MODIFIED);
     tags.push(ask(&other, &[]).header("etag").unwrap().to_owned());
     tags.sort();
     tags.dedup();
@@ -166,8 +169,8 @@ fn a_part_is_sent_of_what_the_client_has_the_rest_of() {
 
 #[test]
 fn what_is_small_or_compressed_already_is_not_coded() {
-    let small = Asset::new("text/plain", "no-cache", "hello".into(), MODIFIED, Effort::Often);
-    let image = Asset::new("image/png", "no-cache", "a".repeat(5000).into(), MODIFIED, Effort::Often);
+    let small = Asset::new(&Kind { media_type: "text/plain", ..HTML }, "hello".into(), MODIFIED);
+    let image = Asset::new(&Kind { media_type: "image/png", ..HTML }, "a".repeat(5000).into(), MODIFIED);
     for asset in [small, image] {
         let answer = ask(&asset, &[("accept-encoding", "br, gzip")]);
         assert_eq!((answer.header("content-encoding"), answer.header("vary")), (None, None));

@@ -1,6 +1,8 @@
 //! What is read from disk: the config and the files it names. Read whole, checked, swapped; what is broken is refused
 //! and the last good stays.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -11,11 +13,11 @@ use std::time::SystemTime;
 use daemun_dns::cookie::Secrets;
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
-use daemun_fleet::config::{DOOR_ROLE, GeoSource, Problems};
+use daemun_fleet::config::{CertificateFiles, DOOR_ROLE, GeoSource, Problems};
 use daemun_fleet::places::{PlacesError, RangeFile};
 use daemun_fleet::tls::Certificate;
 use daemun_fleet::{Config, Places, Steering};
-use daemun_gateway::page::PageFile;
+use daemun_gateway::DoorFiles;
 use daemun_sync::keys::{Keys, PemFile};
 
 use crate::keys::make;
@@ -35,8 +37,11 @@ pub(crate) struct World {
     pub(crate) secrets: Option<Secrets>,
     /// What the agents prove to each other who they are with, if they speak TLS.
     pub(crate) keys: Option<Arc<Keys>>,
-    /// The index page, if the config names one.
-    pub(crate) page: Option<Arc<PageFile>>,
+    /// What the front door serves.
+    pub(crate) door: Arc<DoorFiles>,
+    /// The certificate of the front door, if the config names one.
+    pub(crate) door_certificate: Option<Certificate>,
+    directories: door::Directories,
     /// What was wrong, but not wrong enough to refuse the rest: the last good is used in its place.
     pub(crate) complaints: Vec<String>,
     /// The files that were read, with their size and time of change, to see when to read again.
@@ -45,15 +50,24 @@ pub(crate) struct World {
 }
 
 /// Size and time of change of files; `None`: not there.
-pub(crate) type Stamps = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
+pub(crate) type Stamps = BTreeMap<PathBuf, Stamp>;
 
-/// Whether to read what only the name server may: its private key and its cookie secrets.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// For whom to read what not everybody needs, or may: private keys, secrets, pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Secret {
-    /// Read them.
-    Read,
-    /// Leave them alone.
-    Leave,
+pub(crate) struct Reads {
+    /// For the name server: its certificate with the private key, and its cookie secrets.
+    pub(crate) dns: bool,
+    /// For the front door: its certificate with the private key, pages and files.
+    pub(crate) door: bool,
+}
+
+impl Reads {
+    /// For both.
+    pub(crate) const ALL: Self = Self { dns: true, door: true };
+    /// For neither.
+    pub(crate) const NONE: Self = Self { dns: false, door: false };
 }
 
 /// Whose keys to read when agents speak TLS. All roles need them: who follows the view asks an agent too.
@@ -94,7 +108,7 @@ impl World {
     pub(crate) fn load(
         path: &Path,
         last: Option<&World>,
-        secret: Secret,
+        reads: Reads,
         keys: &AgentKeys,
     ) -> Result<World, Refusal> {
         let mut loader = Loader {
@@ -140,18 +154,26 @@ impl World {
             None => Arc::new(Steering::compile(Arc::clone(&config), places)),
         };
         let zones = loader.zones(&config, &steering, last);
-        let wants = |_: &&_| secret == Secret::Read;
+        let wants = |_: &&_| reads.dns;
         let certificate = config.dns.certificate.as_ref().filter(wants).and_then(|files| {
-            let read = loader.certificate(&files.chain, &files.key);
+            let read = loader.certificate(files);
             loader.or_last("certificate", read, last.and_then(|last| last.certificate.clone()))
         });
-        let wants = |_: &&String| secret == Secret::Read;
-        let secrets = config.dns.cookie_secrets.as_ref().filter(wants).and_then(|file| {
+        let door_certificate = config.gateway.certificate.as_ref().filter(|_| reads.door).and_then(|files| {
+            let read = loader.certificate(files);
+            let last = last.and_then(|last| last.door_certificate.clone());
+            loader.or_last("certificate of the front door", read, last)
+        });
+        let secrets = config.dns.cookie_secrets.as_ref().filter(|_| reads.dns).and_then(|file| {
             let read = loader.secrets(file);
             loader.or_last("cookie secrets", read, last.and_then(|last| last.secrets.clone()))
         });
         let keys = loader.agent_keys(&config, keys, last);
-        let page = config.gateway.index.as_ref().map(|file| Arc::new(loader.page(file)));
+        let nothing = door::Directories::new();
+        let (door, directories) = match reads.door {
+            true => loader.door(&config, last.map_or(&nothing, |last| &last.directories)),
+            false => Default::default(),
+        };
         let Loader { stamps, complaints, errors, zone_files, .. } = loader;
         match zones {
             Some(zones) if errors.is_empty() => {
@@ -163,7 +185,9 @@ impl World {
                     certificate,
                     secrets,
                     keys,
-                    page,
+                    door: Arc::new(door),
+                    door_certificate,
+                    directories,
                     complaints,
                     stamps,
                     geo_stamps,
@@ -175,6 +199,12 @@ impl World {
                 Err(Refusal { problems, stamps })
             }
         }
+    }
+
+    /// The same, as an operator has meant it.
+    pub(crate) fn meant(mut self) -> Self {
+        self.door = Arc::new(DoorFiles { is_meant: true, ..DoorFiles::clone(&self.door) });
+        self
     }
 
     /// The files as they were when they were read.
@@ -230,7 +260,7 @@ fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     })
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -364,8 +394,8 @@ impl Loader {
         }
     }
 
-    fn certificate(&mut self, chain: &str, key: &str) -> Result<Certificate, String> {
-        let (chain, key) = (self.path(chain), self.path(key));
+    fn certificate(&mut self, files: &CertificateFiles) -> Result<Certificate, String> {
+        let (chain, key) = (self.path(&files.chain), self.path(&files.key));
         for path in [&chain, &key] {
             self.stamps.insert(path.clone(), stamp(path));
         }
@@ -412,20 +442,6 @@ impl Loader {
         self.stamps.insert(path.clone(), stamp(&path));
         let text = read_text(&path, TEXT_BYTES_MAX)?;
         Secrets::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
-    }
-
-    fn page(&mut self, file: &str) -> PageFile {
-        let path = self.path(file);
-        self.stamps.insert(path.clone(), stamp(&path));
-        let read =
-            read_file(&path, TEXT_BYTES_MAX).and_then(|body| match daemun_gateway::page::problem(&body) {
-                None => Ok(body.into()),
-                Some(problem) => Err(format!("{}: {problem}", path.display())),
-            });
-        if let Err(error) = &read {
-            self.complaints.push(format!("index page refused: {error}"));
-        }
-        read
     }
 }
 

@@ -1,0 +1,121 @@
+//! Server lists, made once for all who rank alike: a request picks one that is ready.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use daemun_fleet::location::Country;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::asset::{Asset, Effort, Kind};
+use crate::list::{Asked, Lister, ServerList};
+
+/// A list is made anew when it is older, so that what it says of its age is about right.
+const AGE_MAX_MS: u64 = 5_000;
+/// Lists of one view: more than a world of countries has.
+const LISTINGS_MAX: usize = 4_096;
+/// Locks: more than cores.
+const SHARDS: usize = 16;
+
+/// The list is for one client: no shared cache may keep it.
+const KIND: Kind = Kind { media_type: "application/json", cache: "private, no-cache", effort: Effort::Often };
+
+/// A list, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) asset: Asset,
+    /// Of what matters in it: not of the moment, nor of a generation that changed something else.
+    pub(crate) likeness: String,
+    pub(crate) generation: u64,
+    made_unix_ms: u64,
+}
+
+/// Who gets the same list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RankAlike {
+    order: Box<[u8]>,
+    country: Option<Country>,
+    point: Option<(u64, u64)>,
+    role: Option<Box<str>>,
+}
+
+impl RankAlike {
+    pub(crate) fn of(asked: &Asked<'_>) -> Self {
+        Self {
+            order: asked.order.iter().map(|&number| number as u8).collect(),
+            country: asked.place.country,
+            point: asked.place.point.map(|point| (point.latitude.to_bits(), point.longitude.to_bits())),
+            role: asked.role.map(Into::into),
+        }
+    }
+}
+
+/// The lists of one view.
+#[derive(Debug, Default)]
+pub(crate) struct Listings {
+    shards: [Mutex<HashMap<RankAlike, Arc<Listing>>>; SHARDS],
+    hasher: RandomState,
+}
+
+impl Listings {
+    /// The list for this one, made by `make` if it is not there or too old.
+    pub(crate) fn get(
+        &self,
+        key: RankAlike,
+        now_unix_ms: u64,
+        make: impl FnOnce() -> Listing,
+    ) -> Arc<Listing> {
+        let shard = &self.shards[self.hasher.hash_one(&key) as usize % SHARDS];
+        let mut lists = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lists.get(&key)
+            && now_unix_ms.abs_diff(found.made_unix_ms) < AGE_MAX_MS
+        {
+            return Arc::clone(found);
+        }
+        if lists.len() >= LISTINGS_MAX / SHARDS {
+            lists.clear();
+        }
+        let listing = Arc::new(make());
+        lists.insert(key, Arc::clone(&listing));
+        listing
+    }
+}
+
+impl Listing {
+    pub(crate) fn new(list: ServerList, headers: &[(HeaderName, HeaderValue)]) -> Self {
+        let likeness = likeness(&list);
+        let body = Bytes::from(serde_json::to_vec(&list).unwrap_or_default());
+        let asset = Asset::alike(&KIND, body, likeness.as_bytes());
+        let asset = asset.with_headers(headers.iter().map(|(name, value)| (name, value)));
+        let made_unix_ms = 0;
+        Self { asset, likeness, generation: list.generation, made_unix_ms }
+    }
+
+    pub(crate) fn made(
+        lister: &Lister<'_>,
+        asked: &Asked<'_>,
+        headers: &[(HeaderName, HeaderValue)],
+        now_unix_ms: u64,
+    ) -> Self {
+        Self { made_unix_ms: now_unix_ms, ..Self::new(lister.list(asked, now_unix_ms), headers) }
+    }
+}
+
+/// What two lists have in common that differ in nothing that matters.
+pub(crate) fn likeness(list: &ServerList) -> String {
+    let bare = ServerList { generation: 0, issued: String::new(), ..list.clone() };
+    crate::asset::digest(&serde_json::to_vec(&bare).unwrap_or_default())
+}
+
+/// Whether what a client has is this.
+pub(crate) fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let bare = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    // Every form of a list has the tag of the plain one, and an end.
+    let known = bare(tag.as_bytes());
+    let stem = known.strip_suffix(b"\"").unwrap_or(&known).to_vec();
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
+    values
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|one| bare(one.trim_ascii()).starts_with(&stem))
+}

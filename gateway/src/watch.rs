@@ -1,0 +1,168 @@
+//! Waiting for another server list: as server-sent events (the HTML standard, section 9.2), or by a long poll.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::answer::{Answer, Question, json, share};
+use crate::body::{Body, Events};
+use crate::listings::is_known;
+use crate::panics::Guarded;
+use crate::{Door, HARDENED};
+
+/// Clients that wait at once: bounds memory (a few kilobytes each, with the connection).
+const WATCHERS_MAX: usize = 2_048;
+/// A comment so often: who is gone is noticed, and proxies see that the stream lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// Milliseconds after which a browser comes back, in the stream's own words.
+const RETRY: &str = "retry: 2000\n";
+
+/// One who waits, as long as this lives.
+#[derive(Debug)]
+struct Place(Arc<Door>);
+
+impl Place {
+    fn take(door: &Arc<Door>) -> Option<Self> {
+        let before = door.watchers.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(door));
+        door.metrics.watchers.inc();
+        (before < WATCHERS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.watchers.dec();
+    }
+}
+
+struct Watcher {
+    place: Place,
+    question: Question,
+    changed: Receiver<u64>,
+    /// What the client has.
+    likeness: String,
+}
+
+impl Watcher {
+    fn door(&self) -> &Arc<Door> {
+        &self.place.0
+    }
+
+    /// The newest list as an event, if it is another.
+    fn news(&mut self) -> Option<Bytes> {
+        let door = Arc::clone(self.door());
+        let listing = door.listing(&door.state.load(), &self.question);
+        if listing.likeness == self.likeness {
+            return None;
+        }
+        self.likeness.clone_from(&listing.likeness);
+        let body = String::from_utf8_lossy(listing.asset.body());
+        Some(Bytes::from(format!("id: {}\ndata: {body}\n\n", listing.generation)))
+    }
+
+    /// What is to come; a panic in it is its end.
+    fn rest(self) -> Events {
+        let metrics = self.door().metrics.clone();
+        let next = Guarded(Box::pin(self.next()));
+        Events::new(async move {
+            next.await.unwrap_or_else(|_| {
+                metrics.panics.inc();
+                None
+            })
+        })
+    }
+
+    /// The next piece of the stream: a list, or a sign of life; none: the door closes.
+    async fn next(mut self) -> Option<(Bytes, Events)> {
+        let until = sleep(SIGN_OF_LIFE);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                changed = self.changed.changed() => changed.ok()?,
+                () = &mut until => return Some((Bytes::from_static(b":\n\n"), self.rest())),
+            }
+            if self.door().is_draining() {
+                return None;
+            }
+            if let Some(news) = self.news() {
+                return Some((news, self.rest()));
+            }
+        }
+    }
+}
+
+impl Door {
+    /// The list now, and whenever it is another. A client that comes back gets the list of now: what it has missed is in it.
+    pub(crate) fn watch<B>(self: &Arc<Self>, question: Question, request: &Request<B>) -> Response<Body> {
+        let state = self.state.load();
+        let Some(place) = Place::take(self).filter(|_| !self.is_draining()) else {
+            return self.no_place(request.headers());
+        };
+        let mut watcher =
+            Watcher { place, question, changed: self.changed.subscribe(), likeness: String::new() };
+        let first = watcher.news().unwrap_or_default();
+        let first = [RETRY.as_bytes(), &first].concat();
+        let body = match *request.method() {
+            Method::HEAD => Body::Nothing,
+            _ => Body::Events(Events::new(async move { Some((first.into(), watcher.rest())) })),
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        // nginx and its kin gather what they pass on, unless told.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        for (name, value) in HARDENED {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        share(&state, request.headers(), headers);
+        response
+    }
+
+    fn no_place(&self, asked: &HeaderMap) -> Response<Body> {
+        let mut response = json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"error":"too many wait here: ask again, without waiting"}"#,
+        );
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        share(&self.state.load(), asked, response.headers_mut());
+        response
+    }
+
+    /// The list, when it is another than the one the client has, or the time is over.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the end of a wait, by the runtime's clock that it is waited by"
+    )]
+    pub(crate) fn long_poll<B>(
+        self: &Arc<Self>,
+        question: Question,
+        request: &Request<B>,
+        wait: Duration,
+    ) -> Answer {
+        let Some(place) = Place::take(self) else { return Answer::Now(self.no_place(request.headers())) };
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let (mut changed, until) = (self.changed.subscribe(), Instant::now() + wait);
+        Answer::Later(Box::pin(async move {
+            let door = &place.0;
+            loop {
+                let is_other = !is_known(&headers, door.listing(&door.state.load(), &question).asset.tag());
+                if is_other || door.is_draining() {
+                    break;
+                }
+                if !matches!(timeout_at(until, changed.changed()).await, Ok(Ok(()))) {
+                    break;
+                }
+            }
+            door.servers(&door.state.load(), &question, &method, &headers)
+        }))
+    }
+}
