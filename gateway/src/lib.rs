@@ -18,6 +18,7 @@ mod panics;
 pub mod preserve;
 pub mod request;
 pub mod serve;
+pub mod ssi;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
