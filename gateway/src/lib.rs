@@ -10,6 +10,7 @@ pub mod asset;
 pub mod body;
 pub mod files;
 pub mod forwarded;
+pub mod fragments;
 pub mod list;
 mod listings;
 mod metrics;
