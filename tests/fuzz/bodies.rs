@@ -1,6 +1,7 @@
-//! What must hold for any packet and any zone file. Two run it: the fuzzer's targets beside it, and `tests/fuzz/main.rs`
+//! What must hold for any packet, any zone file and any page. Two run it: the fuzzer's targets beside it, and `tests/fuzz/main.rs`
 //! in every test run.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use daemun_dns::cookie::Secrets;
 use daemun_dns::{Identity, Metrics, Peer, Responder, State, Transport, Zones, wire, zone_file};
 use daemun_fleet::{Clock, Config, FleetView, Placer, Places, Steering};
+use daemun_gateway::ssi::{Fragment, Include, Limits, Sources, Template, assemble};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
@@ -154,4 +156,44 @@ pub(crate) fn zone(data: &[u8]) {
             check(&packet, &reply, Transport::Tcp);
         }
     }
+}
+
+/// Answers most paths with the page itself.
+struct Mirror<'a>(&'a [u8]);
+
+impl Sources for Mirror<'_> {
+    fn fragment(&self, include: &Include) -> Fragment {
+        match include.path.len() % 3 {
+            0 => Fragment::Missing,
+            _ => Fragment::Ready(self.0.to_vec().into()),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<Cow<'_, str>> {
+        (name.len() > 1).then(|| Cow::Owned(format!("/<{name}>")))
+    }
+}
+
+/// Any bytes as a page with includes: what comes out is bounded, and it is said what was asked for and what is wrong.
+pub(crate) fn ssi(data: &[u8]) {
+    let template = Template::parse(&data.to_vec().into());
+    let lines = 1 + data.iter().filter(|byte| **byte == b'\n').count();
+    assert!(template.problems().iter().all(|problem| problem.line <= lines && problem.offset < data.len()));
+    let limits = Limits { bytes: 16 * 1024, steps: 1_000, ..Limits::default() };
+    let page = assemble(&template, &Mirror(data), limits);
+    assert!(page.body.len() <= limits.bytes);
+    assert!(page.is_whole || page.problems.iter().any(|problem| problem.what.contains("cut")));
+    assert!(
+        !template.is_plain() || page.body == data.get(..limits.bytes).unwrap_or(data),
+        "no command in it"
+    );
+    let mut paths: Vec<_> = page.wanted.iter().map(|include| include.path.as_str()).collect();
+    for path in &paths {
+        assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{path}");
+        let (path, _) = path.split_once('?').unwrap_or((path, ""));
+        assert!(!path.starts_with("//") && path.split('/').all(|part| part != ".."), "{path}");
+    }
+    assert!(page.missing.iter().all(|path| paths.contains(&path.as_str())));
+    paths.sort_unstable();
+    assert!(paths.is_sorted_by(|one, other| one < other), "asked for once");
 }

@@ -96,6 +96,11 @@ fn any_zone_file() {
     run("zone", bodies::zone);
 }
 
+#[test]
+fn any_page() {
+    run("ssi", bodies::ssi);
+}
+
 /// The check itself: replies that break a rule are caught.
 #[test]
 fn a_reply_that_breaks_a_rule_is_caught() {
