@@ -70,6 +70,11 @@ impl OpenDoor {
     }
 }
 
+/// Fetches what pages need from elsewhere.
+pub(crate) async fn fetch(door: Arc<Door>) -> anyhow::Result<&'static str> {
+    daemun_gateway::fetch::fetch(door).await.context("the front door's fetching").map(|()| "fetch")
+}
+
 /// Keeps the last good pages on disk, for the next process to begin with.
 pub(crate) async fn keep_pages(
     mut pages: watch::Receiver<Pages>,

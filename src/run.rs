@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
-use crate::door::{Doors, OpenDoor, keep_pages};
+use crate::door::{Doors, OpenDoor, fetch, keep_pages};
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
 use crate::store::StoreMetrics;
@@ -306,6 +306,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
             let grace = move || latest(&settings).config().gateway.stop_grace;
             doors.spawn(daemun_gateway::serve::serve(listeners, shown, identity, stopped, grace));
             tasks.spawn(keep_pages(door.pages.subscribe(), page_file));
+            tasks.spawn(fetch(Arc::clone(&door.door)));
             Some(door)
         }
         None => None,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -30,8 +31,16 @@ pub trait Tally: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 struct Entry {
     client: Option<IpAddr>,
-    active_ms: Arc<AtomicU64>,
+    activity: Arc<Activity>,
     end: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Activity {
+    /// When the last whole query came, milliseconds.
+    active_ms: AtomicU64,
+    /// How long after that the next has to come; 0: that is another's to see to.
+    patience_ms: AtomicU64,
 }
 
 /// The connections of one kind.
@@ -78,7 +87,7 @@ impl Table {
 pub struct Place {
     connections: Arc<Connections>,
     number: u64,
-    active_ms: Arc<AtomicU64>,
+    activity: Arc<Activity>,
     end: Arc<Notify>,
 }
 
@@ -90,16 +99,16 @@ impl Connections {
 
     /// A place for a newcomer, whatever it costs others. `client` is `None` as long as a proxy has not said who it is.
     pub fn admit(self: &Arc<Self>, client: Option<IpAddr>, now_ms: u64) -> Place {
-        let active_ms = Arc::new(AtomicU64::new(now_ms));
+        let activity = Arc::new(Activity { active_ms: AtomicU64::new(now_ms), ..Activity::default() });
         let end = Arc::new(Notify::new());
         let client = client.map(key);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(&mut table, client);
         table.number += 1;
         let number = table.number;
-        table.insert(number, Entry { client, active_ms: Arc::clone(&active_ms), end: Arc::clone(&end) });
+        table.insert(number, Entry { client, activity: Arc::clone(&activity), end: Arc::clone(&end) });
         self.tally.open(table.entries.len());
-        Place { connections: Arc::clone(self), number, active_ms, end }
+        Place { connections: Arc::clone(self), number, activity, end }
     }
 
     fn make_room(&self, table: &mut Table, client: Option<IpAddr>) {
@@ -113,12 +122,35 @@ impl Connections {
             .entries
             .iter()
             .filter(|(_, entry)| only.is_none() || entry.client == only)
-            .min_by_key(|(number, entry)| (entry.active_ms.load(Ordering::Relaxed), **number))
+            .min_by_key(|(number, entry)| (entry.activity.active_ms.load(Ordering::Relaxed), **number))
             .map(|(number, _)| *number);
         if let Some(entry) = idle_longest.and_then(|number| table.remove(number)) {
             entry.end.notify_one();
             self.closed(reason);
         }
+    }
+
+    /// Ends those whose next query has not come in the time that they have.
+    pub fn end_slow(&self, now_ms: u64) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_slow = |entry: &Entry| {
+            let patience_ms = entry.activity.patience_ms.load(Ordering::Relaxed);
+            patience_ms > 0
+                && now_ms.saturating_sub(entry.activity.active_ms.load(Ordering::Relaxed)) >= patience_ms
+        };
+        let slow = table.entries.iter().filter(|(_, entry)| is_slow(entry)).map(|(number, _)| *number);
+        for number in slow.collect::<Vec<_>>() {
+            if let Some(entry) = table.remove(number) {
+                entry.end.notify_one();
+                self.closed("idle");
+            }
+        }
+    }
+
+    /// Tells all that it is time to end.
+    pub fn end_all(&self) {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.entries.values().for_each(|entry| entry.end.notify_one());
     }
 
     /// How many are open.
@@ -148,16 +180,22 @@ fn key(client: IpAddr) -> IpAddr {
 impl Place {
     /// A whole query has come.
     pub fn touch(&self, now_ms: u64) {
-        self.active_ms.store(now_ms, Ordering::Relaxed);
+        self.activity.active_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// When the last one came, milliseconds.
     pub fn active_ms(&self) -> u64 {
-        self.active_ms.load(Ordering::Relaxed)
+        self.activity.active_ms.load(Ordering::Relaxed)
     }
 
-    /// Ends when somebody else has got the place.
-    pub async fn evicted(&self) {
+    /// How long after a whole query the next has to come, or [`Connections::end_slow`] ends this; zero: for ever.
+    pub fn set_patience(&self, patience: Duration) {
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.activity.patience_ms.store(patience_ms, Ordering::Relaxed);
+    }
+
+    /// Ends when somebody else has got the place, when the client is too slow, or when all are to end.
+    pub async fn ended(&self) {
         self.end.notified().await;
     }
 
@@ -237,10 +275,23 @@ mod tests {
     }
 
     #[test]
+    fn the_slow_are_ended() {
+        let all = connections(9, 9);
+        let [slow, busy, free] = [0, 0, 0].map(|now_ms| all.admit("192.0.2.1".parse().ok(), now_ms));
+        slow.set_patience(Duration::from_secs(15));
+        busy.set_patience(Duration::from_secs(15));
+        busy.touch(10_000);
+        all.end_slow(14_999);
+        assert!(!is_evicted(&slow));
+        all.end_slow(15_000);
+        assert_eq!([&slow, &busy, &free].map(is_evicted), [true, false, false]);
+    }
+
+    #[test]
     fn the_evicted_are_told() {
         let all = connections(1, 1);
         let first = all.admit("192.0.2.1".parse().ok(), 0);
-        let mut told = std::pin::pin!(first.evicted());
+        let mut told = std::pin::pin!(first.ended());
         let mut context = Context::from_waker(Waker::noop());
         assert!(told.as_mut().poll(&mut context).is_pending());
         let _second = all.admit("192.0.2.2".parse().ok(), 0);

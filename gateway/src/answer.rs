@@ -7,24 +7,25 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use daemun_fleet::meter::Counted;
 use daemun_fleet::{Client, Placer};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, StatusCode};
 
 use crate::body::Body;
 use crate::files::Found;
 use crate::forwarded::client_address;
-use crate::list::{Asked, Lister};
+use crate::list::{Lister, Wanted};
 use crate::listings::{Listing, RankAlike, is_known};
+use crate::message::{Asked, Fields, Reply};
 use crate::request::{self, Refused, Route, Servers};
 use crate::{Door, HARDENED, HostState, RouteName, State};
 
 /// An answer, or one that is waited for.
 pub enum Answer {
     /// It is there.
-    Now(Response<Body>),
+    Now(Reply),
     /// It comes.
-    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
 
 /// Who asks, and for what: enough to ask again when the view has changed.
@@ -37,29 +38,32 @@ pub(crate) struct Question {
 
 impl Door {
     /// The answer to a request from `peer`.
-    pub fn respond<B>(self: &Arc<Self>, request: &Request<B>, peer: IpAddr) -> Answer {
+    pub fn respond(self: &Arc<Self>, request: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Answer {
         let (route, answer) = self.route(request, peer);
         match answer {
-            Answer::Now(response) => {
-                self.metrics.answered(route, response.status().as_u16());
-                Answer::Now(response)
+            Answer::Now(reply) => {
+                self.metrics.answered(route, reply.status.as_u16());
+                Answer::Now(reply)
             }
-            Answer::Later(response) => {
+            Answer::Later(reply) => {
                 let metrics = self.metrics.clone();
                 Answer::Later(Box::pin(async move {
-                    let response = response.await;
-                    metrics.answered(route, response.status().as_u16());
-                    response
+                    let reply = reply.await;
+                    metrics.answered(route, reply.status.as_u16());
+                    reply
                 }))
             }
         }
     }
 
-    fn route<B>(self: &Arc<Self>, request: &Request<B>, peer: IpAddr) -> (RouteName, Answer) {
+    fn route(
+        self: &Arc<Self>,
+        request: &Asked<'_, impl Fields + ?Sized>,
+        peer: IpAddr,
+    ) -> (RouteName, Answer) {
         let state = self.state.load();
-        let uri = request.uri();
         let asked = request::host(request)
-            .and_then(|host| Ok((host, request::route(request.method(), uri.path(), uri.query())?)));
+            .and_then(|host| Ok((host, request::route(request.method, request.path, request.query)?)));
         let (host, route) = match asked {
             Ok(asked) => asked,
             Err(refused) => {
@@ -78,7 +82,7 @@ impl Door {
                 let client = client(&state.placer, request, peer);
                 count(&state.placer, request, &client);
                 self.metrics.page(host.source);
-                (RouteName::Page, Answer::Now(host.page.answer(request.method(), request.headers())))
+                (RouteName::Page, Answer::Now(host.page.answer(request.method, request.fields)))
             }
             (Route::File(path), Some(host)) => (RouteName::File, Answer::Now(file(host, &path, request))),
             (Route::Page | Route::File(_), None) => (
@@ -86,63 +90,59 @@ impl Door {
                 Answer::Now(text(StatusCode::MISDIRECTED_REQUEST, "There is no such host here.\n")),
             ),
             (Route::Servers(asked), _) => {
-                let response = match self.question(&state, request, peer, &asked) {
+                let reply = match self.question(&state, request, peer, &asked) {
                     Ok(question) => match asked.wait {
                         Some(wait)
-                            if is_known(request.headers(), self.listing(&state, &question).asset.tag()) =>
+                            if is_known(request.fields, self.listing(&state, &question).asset.tag()) =>
                         {
                             self.long_poll(question, request, wait)
                         }
-                        _ => {
-                            Answer::Now(self.servers(&state, &question, request.method(), request.headers()))
-                        }
+                        _ => Answer::Now(self.servers(&state, &question, request.method, request.fields)),
                     },
-                    Err(response) => Answer::Now(response),
+                    Err(reply) => Answer::Now(reply),
                 };
-                (RouteName::Servers, response)
+                (RouteName::Servers, reply)
             }
             (Route::Watch(asked), _) => {
-                let response = match self.question(&state, request, peer, &asked) {
+                let reply = match self.question(&state, request, peer, &asked) {
                     Ok(question) => self.watch(question, request),
-                    Err(response) => response,
+                    Err(reply) => reply,
                 };
-                (RouteName::Watch, Answer::Now(response))
+                (RouteName::Watch, Answer::Now(reply))
             }
             (Route::Ping, _) => {
-                let mut response = empty(StatusCode::NO_CONTENT);
-                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                share(&state, request.headers(), response.headers_mut());
-                (RouteName::Ping, Answer::Now(response))
+                let reply = Reply::new(StatusCode::NO_CONTENT);
+                let reply = reply.with(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                (RouteName::Ping, Answer::Now(share(&state, request.fields, reply)))
             }
             (Route::Client, _) => (RouteName::Script, self.script(0, request)),
             (Route::PageScript, _) => (RouteName::Script, self.script(1, request)),
             (Route::Options, _) => {
-                let mut response = empty(StatusCode::NO_CONTENT);
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-                (RouteName::Options, Answer::Now(response))
+                let reply =
+                    Reply::new(StatusCode::NO_CONTENT).with(header::ALLOW, HeaderValue::from_static(ALLOWED));
+                (RouteName::Options, Answer::Now(reply))
             }
         }
     }
 
-    fn script<B>(&self, number: usize, request: &Request<B>) -> Answer {
-        Answer::Now(self.scripts[number].answer(request.method(), request.headers()))
+    fn script(&self, number: usize, request: &Asked<'_, impl Fields + ?Sized>) -> Answer {
+        Answer::Now(self.scripts[number].answer(request.method, request.fields))
     }
 
-    fn question<B>(
+    fn question(
         &self,
         state: &State,
-        request: &Request<B>,
+        request: &Asked<'_, impl Fields + ?Sized>,
         peer: IpAddr,
         asked: &Servers<'_>,
-    ) -> Result<Question, Response<Body>> {
+    ) -> Result<Question, Reply> {
         let client = client(&state.placer, request, peer);
         count(&state.placer, request, &client);
         if let Some(role) = &asked.role
             && !self.lister(state).has_role(role)
         {
-            let mut response = json(StatusCode::NOT_FOUND, r#"{"error":"there is no server of this role"}"#);
-            share(state, request.headers(), response.headers_mut());
-            return Err(response);
+            let reply = json(StatusCode::NOT_FOUND, r#"{"error":"there is no server of this role"}"#);
+            return Err(share(state, request.fields, reply));
         }
         let owned = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(ToString::to_string);
         Ok(Question { client, role: owned(&asked.role), key: owned(&asked.key) })
@@ -160,7 +160,7 @@ impl Door {
         let steering = state.placer.steering();
         let order = state.placer.order(steering.door(), client);
         let (place, _) = steering.places().lookup(client.first_address());
-        let asked = Asked { order: &order, place, role: role.as_deref(), key: key.as_deref() };
+        let asked = Wanted { order: &order, place, role: role.as_deref(), key: key.as_deref() };
         let (now_unix_ms, lister) = ((self.clock.unix_ms)(), self.lister(state));
         let headers = HARDENED.map(|(name, value)| (name, HeaderValue::from_static(value)));
         let Some(key) = asked.key else {
@@ -194,122 +194,100 @@ impl Door {
         state: &State,
         question: &Question,
         method: &Method,
-        headers: &HeaderMap,
-    ) -> Response<Body> {
-        let mut response = self.listing(state, question).asset.answer(method, headers);
-        share(state, headers, response.headers_mut());
-        response
+        fields: &(impl Fields + ?Sized),
+    ) -> Reply {
+        share(state, fields, self.listing(state, question).asset.answer(method, fields))
     }
 }
 
 /// A file, or where it is, or that there is none.
-fn file<B>(host: &HostState, path: &str, request: &Request<B>) -> Response<Body> {
-    let (method, headers) = (request.method(), request.headers());
+fn file(host: &HostState, path: &str, request: &Asked<'_, impl Fields + ?Sized>) -> Reply {
+    let (method, fields) = (request.method, request.fields);
     match host.files.find(path) {
-        _ if path == "/index.html" => host.page.answer(method, headers),
-        Some(Found::File(file)) => file.answer(method, headers),
+        _ if path == "/index.html" => host.page.answer(method, fields),
+        Some(Found::File(file)) => host.assembled.get(path).unwrap_or(file).answer(method, fields),
         Some(Found::Directory) => {
-            let uri = request.uri();
-            let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+            let query = request.query.map_or(String::new(), |query| format!("?{query}"));
             // As it was asked, so that nothing is decoded twice. A path cannot name another host: `//` is no file's.
-            let to = HeaderValue::try_from(format!("{}/{query}", uri.path()));
-            let mut response =
+            let to = HeaderValue::try_from(format!("{}/{query}", request.path));
+            let reply =
                 text(StatusCode::MOVED_PERMANENTLY, "It is a directory: its path ends with a slash.\n");
-            if let Ok(to) = to {
-                response.headers_mut().insert(header::LOCATION, to);
+            match to {
+                Ok(to) => reply.with(header::LOCATION, to),
+                Err(_) => reply,
             }
-            response
         }
         None => match host.files.get("/404.html") {
-            Some(page) => {
-                // Whole, whatever was asked: conditions and parts are of what was found.
-                let plain: HeaderMap = headers
-                    .iter()
-                    .filter(|(name, _)| **name == header::ACCEPT_ENCODING)
-                    .map(|(name, value)| (name.clone(), value.clone()))
-                    .collect();
-                let mut response = page.answer(method, &plain);
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                for of_found in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES] {
-                    response.headers_mut().remove(of_found);
-                }
-                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                response
-            }
+            Some(page) => page.missing(method, fields),
             None => text(StatusCode::NOT_FOUND, "There is nothing here. Try / or /v1/servers.\n"),
         },
     }
 }
 
 /// Who asks: the peer, or whom a trusted proxy names.
-fn client<B>(placer: &Placer, request: &Request<B>, peer: IpAddr) -> Client {
+fn client(placer: &Placer, request: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Client {
     let trusted = &placer.steering().config().gateway.trusted_proxies;
-    if trusted.is_empty() || !request.headers().contains_key("x-forwarded-for") {
+    if trusted.is_empty() || !request.fields.has("x-forwarded-for") {
         return Client::address(peer);
     }
-    // A header that is not text was not written by a proxy: it ends what can be believed.
-    let forwarded =
-        request.headers().get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
-    Client::address(client_address(peer, forwarded.collect::<Vec<_>>().into_iter(), trusted))
+    // A field that is not text was not written by a proxy: it ends what can be believed.
+    let forwarded = request.fields.values("x-forwarded-for");
+    let forwarded: Vec<&str> = forwarded.map(|value| std::str::from_utf8(value).unwrap_or("?")).collect();
+    Client::address(client_address(peer, forwarded.into_iter(), trusted))
 }
 
 /// Counts a user's request for its ranking class: capacity is of these. The agents' probes are none.
-fn count<B>(placer: &Placer, request: &Request<B>, client: &Client) {
-    let is_probe = |agent: &HeaderValue| agent.as_bytes().starts_with(b"daemun-probe/");
-    if !request.headers().get(header::USER_AGENT).is_some_and(is_probe) {
+fn count(placer: &Placer, request: &Asked<'_, impl Fields + ?Sized>, client: &Client) {
+    if !request.fields.first("user-agent").is_some_and(|agent| agent.starts_with(b"daemun-probe/")) {
         let door = placer.steering().door();
         placer.count(door, &placer.choose(door, client), Counted::Request);
     }
 }
 
-/// Lets pages of ours, and those that the config names, read an answer (the fetch standard's CORS protocol).
-pub(crate) fn share(state: &State, asked: &HeaderMap, answer: &mut HeaderMap) {
-    let Some(origin) = asked.get(header::ORIGIN) else { return };
-    answer.append(header::VARY, HeaderValue::from_static("origin"));
-    let may = origin.to_str().is_ok_and(|origin| {
-        let host = origin.split_once("://").and_then(|(_, host)| host.parse::<Authority>().ok());
-        state.placer.steering().config().gateway.cors.iter().any(|one| one == origin)
-            || host.is_some_and(|host| state.readers.contains(host.host()))
-    });
-    if may {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+/// Lets pages of ours, and those that the config names, read a reply (the fetch standard's CORS protocol).
+pub(crate) fn share(state: &State, asked: &(impl Fields + ?Sized), reply: Reply) -> Reply {
+    let Some(origin) = asked.first("origin").and_then(|origin| std::str::from_utf8(origin).ok()) else {
+        return reply;
+    };
+    let reply = reply.with(header::VARY, HeaderValue::from_static("origin"));
+    let host = origin.split_once("://").and_then(|(_, host)| host.parse::<Authority>().ok());
+    let may = state.placer.steering().config().gateway.cors.iter().any(|one| one == origin)
+        || host.is_some_and(|host| state.readers.contains(host.host()));
+    match HeaderValue::try_from(origin) {
+        Ok(origin) if may => reply.with(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        _ => reply,
     }
 }
 
-fn refusal(refused: Refused) -> Response<Body> {
-    let mut response = text(refused.status, refused.why);
-    if refused.status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+/// What may be asked.
+const ALLOWED: &str = "GET, HEAD, OPTIONS";
+
+pub(crate) fn refusal(refused: Refused) -> Reply {
+    let reply = text(refused.status, refused.why);
+    match refused.status {
+        StatusCode::METHOD_NOT_ALLOWED => reply.with(header::ALLOW, HeaderValue::from_static(ALLOWED)),
+        _ => reply,
     }
-    response
 }
 
-pub(crate) fn json(status: StatusCode, body: &'static str) -> Response<Body> {
+pub(crate) fn json(status: StatusCode, body: &'static str) -> Reply {
     of_type(status, "application/json", body)
 }
 
-pub(crate) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+fn text(status: StatusCode, body: &'static str) -> Reply {
     of_type(status, "text/plain; charset=utf-8", body)
 }
 
-pub(crate) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::Nothing);
-    *response.status_mut() = status;
-    response
-}
-
-fn of_type(status: StatusCode, kind: &'static str, body: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(Bytes::from_static(body.as_bytes())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    for (name, value) in HARDENED {
-        headers.insert(name, HeaderValue::from_static(value));
+fn of_type(status: StatusCode, kind: &'static str, body: &'static str) -> Reply {
+    let hardened = HARDENED.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    Reply {
+        more: hardened.into_iter().chain([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]).collect(),
+        body: Body::from(Bytes::from_static(body.as_bytes())),
+        ..Reply::new(status)
     }
-    response
 }
 
 /// What is answered when making the answer failed.
-pub(crate) fn failed() -> Response<Body> {
+pub(crate) fn failed() -> Reply {
     text(StatusCode::INTERNAL_SERVER_ERROR, "The door stumbled over this request; others are not touched.\n")
 }

@@ -7,16 +7,17 @@ mod condition;
 use bytes::Bytes;
 use http_range_header::parse_range_header;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, StatusCode};
 
 use crate::body::Body;
+use crate::message::{Fields, Head, Reply};
 pub use coding::{Coding, Effort};
 use condition::Verdict;
 
 /// Below this a coded form saves no packet.
 const CODED_BYTES_MIN: usize = 256;
 
-/// One form, with the heads of its answers made ahead.
+/// One form, with the heads of its replies made ahead.
 #[derive(Clone, Debug)]
 struct Form {
     coding: Option<Coding>,
@@ -24,9 +25,9 @@ struct Form {
     /// Strong, unless the asset is [`Asset::alike`]: other bytes, other tag.
     tag: HeaderValue,
     /// Of the whole of it.
-    head: HeaderMap,
-    /// Of an answer without it (304, 412, 416): RFC 9110 section 15.4.5.
-    brief: HeaderMap,
+    head: Head,
+    /// Of a reply without it (304, 412, 416): RFC 9110 section 15.4.5.
+    brief: Head,
 }
 
 /// The whole of it.
@@ -88,7 +89,7 @@ impl Asset {
             if let Some(coding) = coding {
                 head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
             }
-            Form { coding, body, tag, head, brief }
+            Form { coding, body, tag, head: Head::new(head), brief: Head::new(brief) }
         };
         Self {
             modified_unix,
@@ -101,10 +102,14 @@ impl Asset {
     #[must_use]
     pub fn with_headers<'a>(&self, headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
         let mut asset = self.clone();
-        for (name, value) in headers {
-            for form in asset.coded.iter_mut().chain([&mut asset.plain]) {
-                form.head.insert(name, value.clone());
-                form.brief.insert(name, value.clone());
+        let added: Vec<_> = headers.collect();
+        for form in asset.coded.iter_mut().chain([&mut asset.plain]) {
+            for head in [&mut form.head, &mut form.brief] {
+                let mut fields = head.fields().clone();
+                for (name, value) in &added {
+                    fields.insert(*name, (*value).clone());
+                }
+                *head = Head::new(fields);
             }
         }
         asset
@@ -130,13 +135,13 @@ impl Asset {
         self.coded.iter().chain([&self.plain]).map(|form| form.body.len()).sum()
     }
 
-    /// The answer to GET or HEAD with these headers.
-    pub fn answer(&self, method: &Method, headers: &HeaderMap) -> Response<Body> {
-        let form = self.form(headers);
-        let (status, body, range) = match condition::weigh(headers, &form.tag, self.modified_unix) {
+    /// The reply to GET or HEAD with these fields.
+    pub fn answer(&self, method: &Method, fields: &(impl Fields + ?Sized)) -> Reply {
+        let form = self.form(fields);
+        let (status, body, range) = match condition::weigh(fields, &form.tag, self.modified_unix) {
             Verdict::Failed => (StatusCode::PRECONDITION_FAILED, Bytes::new(), None),
             Verdict::NotModified => (StatusCode::NOT_MODIFIED, Bytes::new(), None),
-            Verdict::Send => match self.range(method, headers, form) {
+            Verdict::Send => match self.range(method, fields, form) {
                 Range::Whole => (StatusCode::OK, form.body.clone(), None),
                 Range::Part(first, last) => {
                     let range = format!("bytes {first}-{last}/{}", form.body.len());
@@ -148,41 +153,55 @@ impl Asset {
                 }
             },
         };
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
         let is_sent = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-        *response.headers_mut() = if is_sent { form.head.clone() } else { form.brief.clone() };
-        if let Some(range) = range {
-            response.headers_mut().insert(header::CONTENT_RANGE, value(range));
+        let head = if is_sent { form.head.clone() } else { form.brief.clone() };
+        let more = range.map(|range| (header::CONTENT_RANGE, value(range))).into_iter().collect();
+        Reply { status, head, more, body: Body::from(body) }
+    }
+
+    /// The same as what is sent when nothing was found: whole, whatever the conditions, and not to be kept.
+    pub fn missing(&self, method: &Method, fields: &(impl Fields + ?Sized)) -> Reply {
+        let accepted: HeaderMap = fields
+            .values("accept-encoding")
+            .filter_map(|value| Some((header::ACCEPT_ENCODING, HeaderValue::from_bytes(value).ok()?)))
+            .collect();
+        let mut reply = self.answer(method, &accepted);
+        reply.status = StatusCode::NOT_FOUND;
+        let mut fields = reply.head.fields().clone();
+        for of_found in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES] {
+            fields.remove(of_found);
         }
-        response
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        reply.head = Head::new(fields);
+        reply
     }
 
     /// The form a client wants: of those it likes best the smallest.
-    fn form(&self, headers: &HeaderMap) -> &Form {
+    fn form(&self, fields: &(impl Fields + ?Sized)) -> &Form {
         // A part of a coded form is of use to nobody who has not the rest of that very form.
-        if self.coded.is_empty() || headers.contains_key(header::RANGE) {
+        if self.coded.is_empty() || fields.has("range") {
             return &self.plain;
         }
-        let accepted = coding::Accepted::of(headers);
+        let accepted = coding::Accepted::of(fields);
         let forms = self.coded.iter().chain([&self.plain]);
         let liking = |form: &&Form| (accepted.quality(form.coding), std::cmp::Reverse(form.body.len()));
         forms.filter(|form| accepted.quality(form.coding) > 0).max_by_key(liking).unwrap_or(&self.plain)
     }
 
-    fn range(&self, method: &Method, headers: &HeaderMap, form: &Form) -> Range {
-        let mut ranges = headers.get_all(header::RANGE).iter();
+    fn range(&self, method: &Method, fields: &(impl Fields + ?Sized), form: &Form) -> Range {
+        let mut ranges = fields.values("range");
         if self.modified_unix.is_none() {
             return Range::Whole;
         }
         let (Some(asked), None, &Method::GET) = (ranges.next(), ranges.next(), method) else {
             return Range::Whole;
         };
-        if !condition::is_unchanged(headers, &form.tag) {
+        if !condition::is_unchanged(fields, &form.tag) {
             return Range::Whole;
         }
         // What is not understood is passed over (section 14.2), and so are several parts at once.
-        let Some(parsed) = asked.to_str().ok().and_then(|asked| parse_range_header(asked).ok()) else {
+        let Some(parsed) = std::str::from_utf8(asked).ok().and_then(|asked| parse_range_header(asked).ok())
+        else {
             return Range::Whole;
         };
         let size = form.body.len() as u64;
@@ -196,7 +215,7 @@ impl Asset {
                 },
                 _ => Range::Whole,
             },
-            Err(_) if asked.as_bytes().contains(&b',') => Range::Whole,
+            Err(_) if asked.contains(&b',') => Range::Whole,
             Err(_) => Range::OutOfBounds,
         }
     }

@@ -36,6 +36,13 @@ impl Events {
     pub(crate) fn new(next: impl Future<Output = Option<(Bytes, Events)>> + Send + 'static) -> Self {
         Self { next: Box::pin(next), kept: None }
     }
+
+    /// The next piece; none: it is over.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        let (piece, rest) = self.next.as_mut().await?;
+        self.next = rest.next;
+        Some(piece)
+    }
 }
 
 impl fmt::Debug for Events {

@@ -164,8 +164,8 @@ mod tests {
         }
         let cache = |path: &str| {
             let asset = asset(path, "x".into(), 0, &["/assets/".to_owned()], Effort::Often);
-            let response = asset.answer(&hyper::Method::GET, &hyper::HeaderMap::new());
-            response.headers()["cache-control"].to_str().unwrap().to_owned()
+            let reply = asset.answer(&hyper::Method::GET, &hyper::HeaderMap::new());
+            reply.head.fields()["cache-control"].to_str().unwrap().to_owned()
         };
         assert_eq!(cache("/main.3f2a91bc.js"), FOR_GOOD);
         assert_eq!(cache("/assets/plain.js"), FOR_GOOD, "as the config says");

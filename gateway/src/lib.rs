@@ -8,11 +8,14 @@ pub mod affinity;
 mod answer;
 pub mod asset;
 pub mod body;
+pub mod fetch;
 pub mod files;
 pub mod forwarded;
 pub mod fragments;
 pub mod list;
 mod listings;
+mod making;
+pub mod message;
 mod metrics;
 pub mod page;
 mod panics;
@@ -28,18 +31,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use daemun_fleet::config::{DOOR_ROLE, VirtualHost};
-use daemun_fleet::places::Place;
+use daemun_fleet::config::VirtualHost;
 use daemun_fleet::{Clock, Placer};
 use hyper::header::{self, HeaderName, HeaderValue};
 
 use affinity::Assignments;
 use asset::{Asset, Effort, Kind};
 use files::Files;
-use list::{Asked, Lister, ServerList};
 use listings::Listings;
+use making::Making;
 pub use metrics::{Metrics, RouteName};
-use page::{Candidate, Ladder, LastGood, PageFile, PageSource};
+use page::{LastGood, PageFile, PageSource};
 pub use panics::is_guarded;
 use preserve::Kept;
 
@@ -49,9 +51,6 @@ const HARDENED: [(HeaderName, &str); 3] = [
     (header::REFERRER_POLICY, "same-origin"),
     (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
 ];
-/// What the page compiled in may do: its own style and scripts, and asking doors.
-const COMPILED_IN_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src http: https:; \
-                               img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 /// Where the page is from.
 const SOURCE: HeaderName = HeaderName::from_static("x-door-source");
 /// Our own scripts change with the program only.
@@ -116,17 +115,8 @@ struct HostState {
     source: PageSource,
     page: Asset,
     files: Arc<Files>,
-}
-
-/// What states are made from, and what they leave behind.
-#[derive(Debug)]
-struct Making {
-    placer: Arc<Placer>,
-    files: Arc<DoorFiles>,
-    /// By name of the host.
-    ladders: BTreeMap<String, Ladder>,
-    kept: Vec<Kept>,
-    complaints: Vec<String>,
+    /// Files that have includes, put together, by their path.
+    assembled: HashMap<String, Arc<Asset>>,
 }
 
 /// What a door is told at its start.
@@ -162,9 +152,8 @@ impl Door {
     /// A door, ready to answer.
     pub fn new(settings: Settings, placer: Arc<Placer>, files: Arc<DoorFiles>) -> Arc<Self> {
         let Settings { me, metrics, clock, kept } = settings;
-        let ladders = kept.into_iter().map(|(host, page)| (host, Ladder::new(Some(page)))).collect();
-        let mut making = Making { placer, files, ladders, kept: Vec::new(), complaints: Vec::new() };
-        let state = making.state(&me, &metrics, (clock.unix_ms)());
+        let mut making = Making::new(placer, files, kept);
+        let state = making.state(&me, &metrics, clock);
         let script = |text: &'static str| {
             let asset = Asset::new(&SCRIPT, Bytes::from_static(text.as_bytes()), (clock.unix_ms)() / 1000);
             let headers = HARDENED.map(|(name, value)| (name, HeaderValue::from_static(value)));
@@ -219,16 +208,17 @@ impl Door {
                     );
                 }
             }
-            (making.placer, making.files) = (placer, files);
+            making.change(placer, files);
         });
     }
 
+    /// Makes a new state after a change of what it is made from.
     fn remake(&self, change: impl FnOnce(&mut Making, u64)) {
         let mut making = self.making();
         let now_unix_ms = (self.clock.unix_ms)();
         change(&mut making, now_unix_ms);
         making.kept = preserve::still(&making.kept, now_unix_ms);
-        let state = making.state(&self.me, &self.metrics, now_unix_ms);
+        let state = making.state(&self.me, &self.metrics, self.clock);
         self.state.store(Arc::new(state));
         drop(making);
         self.changed.send_modify(|number| *number += 1);
@@ -245,83 +235,13 @@ impl Door {
         u64::try_from((self.clock.monotonic)().as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn now_unix_ms(&self) -> u64 {
+        (self.clock.unix_ms)()
+    }
+
     fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
-}
-
-impl Making {
-    fn state(&mut self, me: &str, metrics: &Metrics, now_unix_ms: u64) -> State {
-        let (placer, files) = (Arc::clone(&self.placer), Arc::clone(&self.files));
-        metrics.lists_are_of(placer.view().generation);
-        let (mut hosts, mut by_name, mut for_all) = (Vec::new(), HashMap::new(), None);
-        let mut complaints = Vec::new();
-        for (number, host) in files.hosts.iter().enumerate() {
-            let live = host.page.as_ref().map(|page| Candidate {
-                body: page.clone(),
-                is_assembled: false,
-                holes: 0,
-            });
-            let compiled_in =
-                || page::compiled_in(&placer, &servers_from_here(&placer, &self.kept, me, now_unix_ms));
-            let ladder = self.ladders.entry(host.name().to_owned()).or_default();
-            let (page, complaint) =
-                ladder.choose(live.as_ref(), &host.host.marker, files.is_meant, compiled_in, now_unix_ms);
-            complaints.extend(complaint.map(|complaint| match host.name() {
-                "" => format!("index page not shown: {complaint}"),
-                name => format!("index page of {name} not shown: {complaint}"),
-            }));
-            metrics.page_is(host.name(), page.source);
-            let mut headers = headers(&host.host);
-            headers.push((SOURCE, HeaderValue::from_static(page.source.name())));
-            if page.source == PageSource::CompiledIn {
-                headers.retain(|(name, _)| *name != header::CONTENT_SECURITY_POLICY);
-                headers.push((header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(COMPILED_IN_MAY)));
-            }
-            let page_asset = page.asset.with_headers(headers.iter().map(|(name, value)| (name, value)));
-            hosts.push(HostState { source: page.source, page: page_asset, files: Arc::clone(&host.files) });
-            by_name.extend(host.host.names.iter().map(|name| (name.clone(), number)));
-            if host.host.names.is_empty() {
-                for_all = Some(number);
-            }
-        }
-        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
-            tracing::warn!("{complaint}");
-        }
-        self.complaints = complaints;
-        let readers = readers(&placer, &files);
-        State {
-            placer,
-            hosts,
-            by_name,
-            for_all,
-            listings: Listings::default(),
-            kept: self.kept.clone(),
-            readers,
-        }
-    }
-}
-
-/// The list for somebody who is where we are: those whom DNS sends here mostly are.
-fn servers_from_here(placer: &Placer, kept: &[Kept], me: &str, now_unix_ms: u64) -> ServerList {
-    let fleet = &placer.steering().config().fleet;
-    let here = fleet.datacenter(me).unwrap_or_default();
-    let mut order: Vec<usize> = (0..fleet.datacenters.len()).collect();
-    let distance =
-        |number: &usize| fleet.datacenters[here].point.distance_km(fleet.datacenters[*number].point);
-    order.sort_by_key(|number| (*number != here, distance(number)));
-    let lister = Lister { placer, kept, me, source: PageSource::CompiledIn.name() };
-    lister.list(&Asked { order: &order, place: &Place::default(), role: None, key: None }, now_unix_ms)
-}
-
-/// Hosts whose pages may read the list: ours, those that are steered to us, and the doors.
-fn readers(placer: &Placer, files: &DoorFiles) -> HashSet<String> {
-    let config = placer.steering().config();
-    let named = files.hosts.iter().flat_map(|host| host.host.names.iter().cloned());
-    let steered = config.dns.names.iter().map(|name| name.name.clone());
-    let doors = config.fleet.servers.iter().filter(|server| server.role == DOOR_ROLE);
-    let doors = doors.filter_map(|server| server.url.as_ref()?.host_str().map(str::to_owned));
-    named.chain(steered).chain(doors).collect()
 }
 
 #[cfg(test)]

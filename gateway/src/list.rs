@@ -136,7 +136,7 @@ pub struct Lister<'a> {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Wanted<'a> {
     /// Datacenters in the order in which the client should try them; those that are missing come after.
     pub order: &'a [usize],
     /// Where the client is.
@@ -155,7 +155,7 @@ impl Lister<'_> {
     }
 
     /// The list.
-    pub fn list(&self, asked: &Asked<'_>, issued_unix_ms: u64) -> ServerList {
+    pub fn list(&self, asked: &Wanted<'_>, issued_unix_ms: u64) -> ServerList {
         let fleet = &self.placer.steering().config().fleet;
         // Datacenters without the role that orders the list come after those that have it.
         let rest = (0..fleet.datacenters.len()).filter(|number| !asked.order.contains(number));
@@ -214,7 +214,7 @@ impl Lister<'_> {
 
     /// The doors that work, whatever role was asked for; all of them if none looks well: whom to ask next is then anybody's
     /// guess, but not nobody.
-    fn doors(&self, asked: &Asked<'_>) -> Vec<String> {
+    fn doors(&self, asked: &Wanted<'_>) -> Vec<String> {
         let fleet = &self.placer.steering().config().fleet;
         let doors = asked
             .order

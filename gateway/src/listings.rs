@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use daemun_fleet::location::Country;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 
 use crate::asset::{Asset, Effort, Kind};
-use crate::list::{Asked, Lister, ServerList};
+use crate::list::{Lister, ServerList, Wanted};
+use crate::message::Fields;
 
 /// A list is made anew when it is older, so that what it says of its age is about right.
 const AGE_MAX_MS: u64 = 5_000;
@@ -41,7 +42,7 @@ pub(crate) struct RankAlike {
 }
 
 impl RankAlike {
-    pub(crate) fn of(asked: &Asked<'_>) -> Self {
+    pub(crate) fn of(asked: &Wanted<'_>) -> Self {
         Self {
             order: asked.order.iter().map(|&number| number as u8).collect(),
             country: asked.place.country,
@@ -94,7 +95,7 @@ impl Listing {
 
     pub(crate) fn made(
         lister: &Lister<'_>,
-        asked: &Asked<'_>,
+        asked: &Wanted<'_>,
         headers: &[(HeaderName, HeaderValue)],
         now_unix_ms: u64,
     ) -> Self {
@@ -109,13 +110,13 @@ pub(crate) fn likeness(list: &ServerList) -> String {
 }
 
 /// Whether what a client has is this.
-pub(crate) fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let bare = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+pub(crate) fn is_known(fields: &(impl Fields + ?Sized), tag: &HeaderValue) -> bool {
+    let bare = |tag: &'_ [u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
     // Every form of a list has the tag of the plain one, and an end.
     let known = bare(tag.as_bytes());
     let stem = known.strip_suffix(b"\"").unwrap_or(&known).to_vec();
-    let values = headers.get_all(header::IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
-    values
+    fields
+        .values("if-none-match")
         .flat_map(|value| value.split(|byte| *byte == b','))
         .any(|one| bare(one.trim_ascii()).starts_with(&stem))
 }

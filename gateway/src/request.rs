@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use hyper::header::{self, HeaderValue};
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, StatusCode, Version};
+
+use crate::message::{Asked, Fields};
 
 /// The longest path with its query.
 const URI_BYTES_MAX: usize = 8 * 1024;
@@ -64,16 +65,16 @@ pub struct Servers<'a> {
 ///
 /// # Errors
 /// When that is not clear: HTTP/1.1 without a host, two of them, or something else in its place.
-pub fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Refused> {
+pub fn host<'a>(asked: &Asked<'a, impl Fields + ?Sized>) -> Result<Cow<'a, str>, Refused> {
     const WRONG: Refused = refused(StatusCode::BAD_REQUEST, "A request needs exactly one Host header.\n");
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let mut hosts = asked.fields.values("host");
     let named = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(text(host).filter(|text| is_host(text)).ok_or(WRONG)?),
+        (Some(host), None) => Some(std::str::from_utf8(host).ok().filter(|text| is_host(text)).ok_or(WRONG)?),
         (None, _) => None,
         (Some(_), Some(_)) => return Err(WRONG),
     };
-    let authority = request.uri().authority().map(Authority::as_str);
-    let host = match (request.version(), authority, named) {
+    let authority = asked.authority;
+    let host = match (asked.version, authority, named) {
         (_, Some(authority), _) if !is_host(authority) => return Err(WRONG),
         // Section 3.2.2: what stands in the target holds; the header is for those who do not look there.
         (Version::HTTP_10 | Version::HTTP_11, Some(authority), Some(_)) => authority,
@@ -90,10 +91,6 @@ pub fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Refused> {
     };
     let is_lower = !bare.bytes().any(|byte| byte.is_ascii_uppercase());
     Ok(if is_lower { Cow::Borrowed(bare) } else { Cow::Owned(bare.to_ascii_lowercase()) })
-}
-
-fn text(value: &HeaderValue) -> Option<&str> {
-    value.to_str().ok()
 }
 
 /// A host and perhaps a port, nothing else; empty is allowed (RFC 9110 section 7.2).
@@ -210,6 +207,8 @@ fn decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::Request;
+
     use super::*;
 
     fn host_of(version: Version, uri: &str, hosts: &[&[u8]]) -> Option<String> {
@@ -217,7 +216,7 @@ mod tests {
         for host in hosts {
             request = request.header("host", *host);
         }
-        host(&request.body(()).unwrap()).ok().map(Cow::into_owned)
+        host(&Asked::of(&request.body(()).unwrap())).ok().map(Cow::into_owned)
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::answer::Answer;
 use super::body::Body;
+use super::message::Asked;
 use super::page::KeptPage;
 use super::*;
 
@@ -48,7 +49,7 @@ check = { none = true }
 trusted_proxies = ["127.0.0.0/8"]
 "#;
 
-fn placer(states: &[(&str, DatacenterState)]) -> Arc<Placer> {
+pub(crate) fn placer(states: &[(&str, DatacenterState)]) -> Arc<Placer> {
     placer_of(CONFIG, states)
 }
 
@@ -72,9 +73,9 @@ fn placer_with(config: &str, generation: u64, states: &[(&str, DatacenterState)]
     Arc::new(Placer::new(Arc::new(steering), Arc::new(view)))
 }
 
-const CLOCK: Clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_800_000_000_000 };
+pub(crate) const CLOCK: Clock = Clock { monotonic: || Duration::ZERO, unix_ms: || 1_800_000_000_000 };
 
-fn settings(clock: Clock, kept: BTreeMap<String, LastGood>) -> Settings {
+pub(crate) fn settings(clock: Clock, kept: BTreeMap<String, LastGood>) -> Settings {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
     Settings { me: "seoul".to_owned(), metrics, clock, kept }
 }
@@ -84,12 +85,13 @@ fn files(page: Option<&PageFile>) -> Arc<DoorFiles> {
     files_with(page, &[])
 }
 
-fn files_with(page: Option<&PageFile>, paths: &[(&str, &'static str)]) -> Arc<DoorFiles> {
+pub(crate) fn files_with(page: Option<&PageFile>, paths: &[(&str, &'static str)]) -> Arc<DoorFiles> {
     let config = Config::parse("daemun.toml", CONFIG).expect("the config is right");
     let host = config.gateway.hosts[0].clone();
     let mut files = Files::default();
     for (path, body) in paths {
-        let asset = files::asset(path, Bytes::from_static(body.as_bytes()), 1_700_000_000, &[], Effort::Often);
+        let asset =
+            files::asset(path, Bytes::from_static(body.as_bytes()), 1_700_000_000, &[], Effort::Often);
         files.insert((*path).to_owned(), Arc::new(asset));
     }
     let host = HostFiles { host, page: page.cloned(), files: Arc::new(files) };
@@ -100,9 +102,13 @@ fn door(states: &[(&str, DatacenterState)], page: Option<&PageFile>) -> Arc<Door
     Door::new(settings(CLOCK, BTreeMap::new()), placer(states), files(page))
 }
 
+fn answer<B>(door: &Arc<Door>, request: &Request<B>, peer: &str) -> Answer {
+    door.respond(&Asked::of(request), peer.parse().unwrap())
+}
+
 fn now(answer: Answer) -> Response<Body> {
     match answer {
-        Answer::Now(response) => response,
+        Answer::Now(reply) => reply.into_response(),
         Answer::Later(_) => panic!("it waits"),
     }
 }
@@ -112,7 +118,7 @@ async fn get(door: &Arc<Door>, uri: &str, headers: &[(&str, &str)]) -> (u16, Res
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = now(door.respond(&request.body(()).unwrap(), "127.0.0.1".parse().unwrap()));
+    let response = now(answer(door, &request.body(()).unwrap(), "127.0.0.1"));
     let (parts, body) = response.into_parts();
     (parts.status.as_u16(), Response::from_parts(parts, ()), body.collect().await.unwrap().to_bytes())
 }
@@ -243,19 +249,19 @@ async fn what_is_not_ours_is_refused_in_words() {
     let door = door(&[], None);
     let (status, _, body) = get(&door, "/nothing", &[]).await;
     assert_eq!((status, body.is_empty()), (404, false));
-    let peer = "127.0.0.1".parse().unwrap();
+    let peer = "127.0.0.1";
     let post = Request::builder().method("POST").uri("/").header("host", "x").body(()).unwrap();
-    assert_eq!(now(door.respond(&post, peer)).status(), 405);
+    assert_eq!(now(answer(&door, &post, peer)).status(), 405);
     let no_host = Request::builder().uri("/").body(()).unwrap();
-    assert_eq!(now(door.respond(&no_host, peer)).status(), 400);
+    assert_eq!(now(answer(&door, &no_host, peer)).status(), 400);
     for bad in ["a b", "a, b", "user@a", "a/b"] {
         let request = Request::builder().uri("/").header("host", bad).body(()).unwrap();
-        assert_eq!(now(door.respond(&request, peer)).status(), 400, "{bad}");
+        assert_eq!(now(answer(&door, &request, peer)).status(), 400, "{bad}");
     }
     let port = Request::builder().uri("/").header("host", "[2001:db8::1]:8080").body(()).unwrap();
-    assert_eq!(now(door.respond(&port, peer)).status(), 200);
+    assert_eq!(now(answer(&door, &port, peer)).status(), 200);
     let two = Request::builder().uri("/").header("host", "a").header("host", "b").body(()).unwrap();
-    assert_eq!(now(door.respond(&two, peer)).status(), 400);
+    assert_eq!(now(answer(&door, &two, peer)).status(), 400);
 }
 
 #[tokio::test]
@@ -304,7 +310,8 @@ async fn files_are_found_by_their_path_alone() {
     let (status, response, _) = get(&door, "/docs?a=b", &[]).await;
     assert_eq!((status, header(&response, "location").as_str()), (301, "/docs/?a=b"));
     assert_eq!(get(&door, "/index.html", &[]).await.2, "<p>index</p></html>");
-    let (status, response, body) = get(&door, "/nothing", &[("if-none-match", "*"), ("range", "bytes=0-1")]).await;
+    let (status, response, body) =
+        get(&door, "/nothing", &[("if-none-match", "*"), ("range", "bytes=0-1")]).await;
     assert_eq!((status, &body[..]), (404, &b"<p>Nothing here.</p>"[..]));
     assert!(!response.headers().contains_key("etag"));
     for outside in ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "//docs", "/docs//", "/main.3f2a91bc.js/"] {
@@ -315,17 +322,19 @@ async fn files_are_found_by_their_path_alone() {
 
 #[tokio::test]
 async fn hosts_have_their_own_pages() {
-    let config = CONFIG.to_owned() + "[[gateway.hosts]]\nnames = [\"shop.example\"]\nindex = \"a\"\n\
+    let config = CONFIG.to_owned()
+        + "[[gateway.hosts]]\nnames = [\"shop.example\"]\nindex = \"a\"\n\
         headers = { X-Frame-Options = \"DENY\" }\n[[gateway.hosts]]\nnames = [\"blog.example\"]\nindex = \"b\"\n";
     let config = Config::parse("daemun.toml", &config).unwrap();
     let page = |text: &'static str| Some(Ok(Bytes::from_static(text.as_bytes())));
     let hosts = config.gateway.hosts.iter().zip(["<p>shop</p></html>", "<p>blog</p></html>"]);
-    let hosts = hosts.map(|(host, text)| HostFiles { host: host.clone(), page: page(text), files: Arc::default() });
+    let hosts =
+        hosts.map(|(host, text)| HostFiles { host: host.clone(), page: page(text), files: Arc::default() });
     let files = Arc::new(DoorFiles { hosts: hosts.collect(), is_meant: false });
     let door = Door::new(settings(CLOCK, BTreeMap::new()), placer(&[]), files);
     let ask = async |host: &str| {
         let request = Request::builder().uri("/").header("host", host).body(()).unwrap();
-        let (parts, body) = now(door.respond(&request, "127.0.0.1".parse().unwrap())).into_parts();
+        let (parts, body) = now(answer(&door, &request, "127.0.0.1")).into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (parts.status.as_u16(), parts.headers, body)
     };
@@ -352,7 +361,7 @@ async fn a_panic_costs_one_request() {
     let door = Door::new(settings(clock, BTreeMap::new()), placer(&[]), files(None));
     let ask = |path: &'static str| {
         let request = Request::builder().uri(path).header("host", "a").body(()).unwrap();
-        let answer = serve::guarded_answer(&door, &request, "127.0.0.1".parse().unwrap());
+        let answer = serve::answer_to(&door, &Asked::of(&request), "127.0.0.1".parse().unwrap());
         now(answer).status().as_u16()
     };
     IS_BROKEN.store(true, Ordering::Relaxed);
@@ -370,7 +379,10 @@ async fn pages_of_ours_may_read_the_list() {
         response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_owned())
     };
     assert_eq!(allowed("http://seoul.shop.example").await.as_deref(), Some("http://seoul.shop.example"));
-    assert_eq!(allowed("https://seoul.shop.example:8443").await.as_deref(), Some("https://seoul.shop.example:8443"));
+    assert_eq!(
+        allowed("https://seoul.shop.example:8443").await.as_deref(),
+        Some("https://seoul.shop.example:8443")
+    );
     assert_eq!(allowed("https://evil.example").await, None);
     assert_eq!(allowed("null").await, None);
 }
@@ -406,7 +418,7 @@ async fn a_key_keeps_its_server() {
 async fn who_watches_hears_of_changes_that_matter() {
     let door = door(&[], None);
     let request = Request::builder().uri("/v1/servers/watch").header("host", "a").body(()).unwrap();
-    let response = now(door.respond(&request, KOREA.parse().unwrap()));
+    let response = now(answer(&door, &request, KOREA));
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
     let mut event = async || {
@@ -434,22 +446,23 @@ async fn a_long_poll_ends_with_a_change_or_its_time() {
     let tag = get(&door, "/v1/servers", &[]).await.1.headers()["etag"].to_str().unwrap().to_owned();
     let ask = |uri: &str| {
         let request = Request::builder().uri(uri).header("host", "a").header("if-none-match", &tag);
-        match door.respond(&request.body(()).unwrap(), "127.0.0.1".parse().unwrap()) {
-            Answer::Later(response) => response,
-            Answer::Now(response) => panic!("it does not wait: {}", response.status()),
+        match answer(&door, &request.body(()).unwrap(), "127.0.0.1") {
+            Answer::Later(reply) => reply,
+            Answer::Now(reply) => panic!("it does not wait: {}", reply.status),
         }
     };
-    assert_eq!(ask("/v1/servers?wait=0").await.status(), 304);
+    assert_eq!(ask("/v1/servers?wait=0").await.status, 304);
     let waiting = ask("/v1/servers?wait=25s");
     door.set_state(placer(&[("frankfurt", DatacenterState::Down)]), files(None));
-    assert_eq!(waiting.await.status(), 200);
+    assert_eq!(waiting.await.status, 200);
     assert_eq!(get(&door, "/v1/servers?wait=25s", &[]).await.0, 200, "who has none does not wait");
 }
 
 #[tokio::test]
 async fn most_servers_of_a_role_do_not_vanish_from_the_list_at_once() {
     let door = door(&[], None);
-    let without = CONFIG.replace("role = \"api\"", "role = \"upload\"").replace("api-frankfurt", "upload-frankfurt");
+    let without =
+        CONFIG.replace("role = \"api\"", "role = \"upload\"").replace("api-frankfurt", "upload-frankfurt");
     door.set_state(placer_of(&without, &[]), files(None));
     let api = list(&door, "/v1/servers?role=api", GERMANY).await;
     assert_eq!((names(&api), api["servers"][0]["health"].as_str()), (vec!["api-frankfurt"], Some("unknown")));

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::{Answer, Question, json, share};
 use crate::body::{Body, Events};
 use crate::listings::is_known;
+use crate::message::{Asked, Fields, Reply};
 use crate::panics::Guarded;
 use crate::{Door, HARDENED};
 
@@ -101,40 +102,42 @@ impl Watcher {
 
 impl Door {
     /// The list now, and whenever it is another. A client that comes back gets the list of now: what it has missed is in it.
-    pub(crate) fn watch<B>(self: &Arc<Self>, question: Question, request: &Request<B>) -> Response<Body> {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        question: Question,
+        request: &Asked<'_, impl Fields + ?Sized>,
+    ) -> Reply {
         let state = self.state.load();
         let Some(place) = Place::take(self).filter(|_| !self.is_draining()) else {
-            return self.no_place(request.headers());
+            return self.no_place(request.fields);
         };
         let mut watcher =
             Watcher { place, question, changed: self.changed.subscribe(), likeness: String::new() };
         let first = watcher.news().unwrap_or_default();
         let first = [RETRY.as_bytes(), &first].concat();
-        let body = match *request.method() {
+        let body = match *request.method {
             Method::HEAD => Body::Nothing,
             _ => Body::Events(Events::new(async move { Some((first.into(), watcher.rest())) })),
         };
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        // nginx and its kin gather what they pass on, unless told.
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        for (name, value) in HARDENED {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        share(&state, request.headers(), headers);
-        response
+        let head = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "private, no-store"),
+            // nginx and its kin gather what they pass on, unless told.
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        let more =
+            head.into_iter().chain(HARDENED).map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let reply = Reply { body, more: more.collect(), ..Reply::new(StatusCode::OK) };
+        share(&state, request.fields, reply)
     }
 
-    fn no_place(&self, asked: &HeaderMap) -> Response<Body> {
-        let mut response = json(
+    fn no_place(&self, asked: &(impl Fields + ?Sized)) -> Reply {
+        let reply = json(
             StatusCode::SERVICE_UNAVAILABLE,
             r#"{"error":"too many wait here: ask again, without waiting"}"#,
         );
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        share(&self.state.load(), asked, response.headers_mut());
-        response
+        let reply = reply.with(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        share(&self.state.load(), asked, reply)
     }
 
     /// The list, when it is another than the one the client has, or the time is over.
@@ -142,19 +145,19 @@ impl Door {
         clippy::disallowed_methods,
         reason = "the end of a wait, by the runtime's clock that it is waited by"
     )]
-    pub(crate) fn long_poll<B>(
+    pub(crate) fn long_poll(
         self: &Arc<Self>,
         question: Question,
-        request: &Request<B>,
+        request: &Asked<'_, impl Fields + ?Sized>,
         wait: Duration,
     ) -> Answer {
-        let Some(place) = Place::take(self) else { return Answer::Now(self.no_place(request.headers())) };
-        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let Some(place) = Place::take(self) else { return Answer::Now(self.no_place(request.fields)) };
+        let (method, fields) = (request.method.clone(), kept(request.fields));
         let (mut changed, until) = (self.changed.subscribe(), Instant::now() + wait);
         Answer::Later(Box::pin(async move {
             let door = &place.0;
             loop {
-                let is_other = !is_known(&headers, door.listing(&door.state.load(), &question).asset.tag());
+                let is_other = !is_known(&fields, door.listing(&door.state.load(), &question).asset.tag());
                 if is_other || door.is_draining() {
                     break;
                 }
@@ -162,7 +165,18 @@ impl Door {
                     break;
                 }
             }
-            door.servers(&door.state.load(), &question, &method, &headers)
+            door.servers(&door.state.load(), &question, &method, &fields)
         }))
     }
+}
+
+/// What of a request is asked of it again when the wait is over.
+fn kept(fields: &(impl Fields + ?Sized)) -> HeaderMap {
+    ["if-none-match", "accept-encoding", "origin"]
+        .into_iter()
+        .flat_map(|name| fields.values(name).map(move |value| (name, value)))
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_bytes(value).ok()?))
+        })
+        .collect()
 }

@@ -239,7 +239,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
                         let served = tokio::select! {
                             served = door.serve(stream, address, &place) => served,
                             // Whatever it is doing: its place is another's now.
-                            () = place.evicted() => Ok(()),
+                            () = place.ended() => Ok(()),
                         };
                         if let Err(error) = served {
                             tracing::debug!(%error, %source, "a DNS connection");

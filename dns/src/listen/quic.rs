@@ -71,7 +71,7 @@ pub(super) async fn serve(endpoint: Endpoint, responder: Arc<Responder>, connect
                     tokio::select! {
                         () = serve_connection(incoming, &place, responder) => {}
                         // Its place is another's now; dropped, it is closed.
-                        () = place.evicted() => {}
+                        () = place.ended() => {}
                     }
                 });
             }

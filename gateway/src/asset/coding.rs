@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap};
+
+use crate::message::Fields;
 
 const BROTLI_WINDOW: i32 = 22;
 /// What is larger is coded with less effort: the best takes a second for each megabyte.
@@ -85,9 +86,9 @@ pub(super) struct Accepted {
 
 impl Accepted {
     /// Reads `Accept-Encoding` (RFC 9110 section 12.5.3). What is not understood is passed over.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(fields: &(impl Fields + ?Sized)) -> Self {
         let mut accepted = Self::default();
-        let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let values = fields.values("accept-encoding").filter_map(|value| std::str::from_utf8(value).ok());
         for one in values.flat_map(|value| value.split(',')) {
             let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
             let Some(quality) = quality(weight.trim()) else { continue };

@@ -2,7 +2,9 @@
 
 use std::time::UNIX_EPOCH;
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
+
+use crate::message::Fields;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,21 +15,25 @@ pub(super) enum Verdict {
 }
 
 /// Weighs the conditions in the order of section 13.2.2, but for the range.
-pub(super) fn weigh(headers: &HeaderMap, tag: &HeaderValue, modified_unix: Option<u64>) -> Verdict {
-    if headers.contains_key(header::IF_MATCH) {
-        if !is_among(headers, &header::IF_MATCH, tag, false) {
+pub(super) fn weigh(
+    fields: &(impl Fields + ?Sized),
+    tag: &HeaderValue,
+    modified_unix: Option<u64>,
+) -> Verdict {
+    if fields.has("if-match") {
+        if !is_among(fields, "if-match", tag, false) {
             return Verdict::Failed;
         }
-    } else if let Some(since) = date(headers, &header::IF_UNMODIFIED_SINCE)
+    } else if let Some(since) = date(fields, "if-unmodified-since")
         && modified_unix.is_none_or(|modified| modified > since)
     {
         return Verdict::Failed;
     }
-    if headers.contains_key(header::IF_NONE_MATCH) {
-        if is_among(headers, &header::IF_NONE_MATCH, tag, true) {
+    if fields.has("if-none-match") {
+        if is_among(fields, "if-none-match", tag, true) {
             return Verdict::NotModified;
         }
-    } else if let Some(since) = date(headers, &header::IF_MODIFIED_SINCE)
+    } else if let Some(since) = date(fields, "if-modified-since")
         && modified_unix.is_some_and(|modified| modified <= since)
     {
         return Verdict::NotModified;
@@ -36,28 +42,29 @@ pub(super) fn weigh(headers: &HeaderMap, tag: &HeaderValue, modified_unix: Optio
 }
 
 /// `If-Range`: whether what the client has a part of is what there is. A date is not believed: two versions may be of one second.
-pub(super) fn is_unchanged(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    headers.get(header::IF_RANGE).is_none_or(|known| known == tag)
+pub(super) fn is_unchanged(fields: &(impl Fields + ?Sized), tag: &HeaderValue) -> bool {
+    fields.first("if-range").is_none_or(|known| known == tag.as_bytes())
 }
 
 /// Whether a tag is in a list; `*` is any. To compare strongly, both must be strong (section 8.8.3.2).
-fn is_among(headers: &HeaderMap, name: &HeaderName, tag: &HeaderValue, is_weak: bool) -> bool {
+fn is_among(fields: &(impl Fields + ?Sized), name: &'static str, tag: &HeaderValue, is_weak: bool) -> bool {
     let (bare, is_strong) = match tag.as_bytes().strip_prefix(b"W/") {
         Some(bare) => (bare, false),
         None => (tag.as_bytes(), true),
     };
-    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).any(|one| {
-        one == b"*"
-            || match (is_weak, one.strip_prefix(b"W/")) {
-                (true, stripped) => stripped.unwrap_or(one) == bare,
-                (false, stripped) => is_strong && stripped.is_none() && one == bare,
-            }
-    })
+    fields.values(name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).any(
+        |one| {
+            one == b"*"
+                || match (is_weak, one.strip_prefix(b"W/")) {
+                    (true, stripped) => stripped.unwrap_or(one) == bare,
+                    (false, stripped) => is_strong && stripped.is_none() && one == bare,
+                }
+        },
+    )
 }
 
 /// A date, seconds of Unix time; one that is none is passed over.
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    let date = httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()?;
+fn date(fields: &(impl Fields + ?Sized), name: &'static str) -> Option<u64> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(fields.first(name)?).ok()?).ok()?;
     Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }

@@ -8,8 +8,7 @@ use super::*;
 
 const MODIFIED: u64 = 1_800_000_000;
 
-const HTML: Kind =
-    Kind { media_type: "text/html; charset=utf-8", cache: "no-cache", effort: Effort::Once };
+const HTML: Kind = Kind { media_type: "text/html; charset=utf-8", cache: "no-cache", effort: Effort::Once };
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| {
     let body = "<p>hello, hello, hello</p>\n".repeat(40);
@@ -33,7 +32,7 @@ fn ask(asset: &Asset, headers: &[(&str, &str)]) -> Answer {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = asset.answer(&Method::GET, request.body(()).unwrap().headers());
+    let response = asset.answer(&Method::GET, request.body(()).unwrap().headers()).into_response();
     let (parts, body) = response.into_parts();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let body = runtime.block_on(body.collect()).unwrap().to_bytes().to_vec();

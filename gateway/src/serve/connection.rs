@@ -1,82 +1,94 @@
-//! One connection, from its first byte to its end.
+//! One connection, from its first byte to its end: HTTP/1.1 by [`http1`](super::http1), HTTP/2 by hyper.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use daemun_fleet::connections::Place;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::http1::{self, Left};
 use super::stream::Willing;
 use super::{FAREWELL, Shared};
 use crate::Door;
 use crate::answer::{Answer, failed};
-use crate::body::Body;
+use crate::message::{Asked, Fields, Reply};
 use crate::panics::{Guarded, guarded};
 
 /// A TLS handshake takes a few round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A connection without a request for so long is over: HTTP/2 has no time of its own for that.
+/// A connection of HTTP/2 without a request for so long is over: the protocol has no time of its own for that.
 const IDLE: Duration = Duration::from_secs(75);
 
 /// Serves a connection.
 pub(super) async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: IpAddr,
     is_tls: bool,
     place: Place,
     shared: Arc<Shared>,
 ) {
-    let stream = Willing::new(stream);
     match (&shared.tls, is_tls) {
         (Some(tls), true) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => http(stream, peer, place, &shared).await,
+            Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                http2(&mut stream, BytesMut::new(), peer, place, &shared).await;
+            }
+            Ok(Ok(mut stream)) => http(&mut stream, peer, place, &shared).await,
             Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake at the front door"),
             Err(_) => place.closed("handshake"),
         },
         (None, true) => tracing::error!("a TLS listener without a certificate"),
-        (_, false) => http(stream, peer, place, &shared).await,
+        (_, false) => http(&mut stream, peer, place, &shared).await,
     }
 }
 
-async fn http<S>(stream: S, peer: IpAddr, place: Place, shared: &Arc<Shared>)
+async fn http<S>(stream: &mut S, peer: IpAddr, place: Place, shared: &Arc<Shared>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    match http1::serve(stream, peer, &place, shared).await {
+        Ok(Left::Over) => {}
+        Ok(Left::Http2(read)) => http2(stream, read, peer, place, shared).await,
+        Err(error) => tracing::debug!(%error, %peer, "a connection of the front door"),
+    }
+}
+
+async fn http2<S>(stream: &mut S, read: BytesMut, peer: IpAddr, place: Place, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    place.set_patience(Duration::ZERO);
+    place.touch(shared.door.now_ms());
     let place = Arc::new(place);
-    let is_multiplexed = Arc::new(AtomicBool::new(false));
-    let (seen, of_service) = (Arc::clone(&place), Arc::clone(&is_multiplexed));
-    let door = Arc::clone(&shared.door);
+    let (seen, door) = (Arc::clone(&place), Arc::clone(&shared.door));
+    // One is ours, one the service's; the rest are streams that are being sent piece by piece.
     let streams = Arc::new(());
-    let of_streams = Arc::clone(&streams);
+    let of_service = Arc::clone(&streams);
     let service = service_fn(move |request: Request<Incoming>| {
         seen.touch(door.now_ms());
-        if request.version() == Version::HTTP_2 {
-            of_service.store(true, Ordering::Relaxed);
-        }
-        let answer = answer(&door, &request, peer);
-        let streams = of_streams.clone();
+        let (answer, streams) = (answer_to(&door, &Asked::of(&request), peer), Arc::clone(&of_service));
         async move {
-            let response = match answer {
-                Answer::Now(response) => response,
-                Answer::Later(response) => response.await,
+            let reply = match answer {
+                Answer::Now(reply) => reply,
+                Answer::Later(reply) => reply.await,
             };
-            Ok::<_, Infallible>(response.map(|body| body.keeping(streams)))
+            Ok::<_, Infallible>(reply.into_response().map(|body| body.keeping(streams)))
         }
     });
-    let connection = shared.http.serve_connection(TokioIo::new(stream), service);
+    let connection = shared.http2.serve_connection(TokioIo::new(Willing::new(read, stream)), service);
     tokio::pin!(connection);
     let mut phase = shared.phase.clone();
-    let reason = loop {
+    let mut ended = std::pin::pin!(place.ended());
+    loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
@@ -85,22 +97,24 @@ where
                 }
                 return;
             }
-            () = place.evicted() => return,
-            () = idle(&place, &shared.door, &streams) => break Some("idle"),
-            changed = phase.changed() => {
-                if changed.is_err() || shared.is_closed.load(Ordering::Relaxed) {
-                    break None;
+            () = ended.as_mut() => {
+                if !shared.is_closed.load(Ordering::Relaxed) {
+                    return;
                 }
-                // Clients of HTTP/1.1 are told with an answer: if an idle connection were closed, the request that is on
-                // its way would fail.
-                if is_multiplexed.load(Ordering::Relaxed) {
-                    connection.as_mut().graceful_shutdown();
+                break;
+            }
+            () = idle(&place, &shared.door, &streams) => {
+                place.closed("idle");
+                break;
+            }
+            changed = phase.changed() => {
+                // GOAWAY: clients finish what they have asked, and come again on another connection.
+                connection.as_mut().graceful_shutdown();
+                if changed.is_err() || shared.is_closed.load(Ordering::Relaxed) {
+                    break;
                 }
             }
         }
-    };
-    if let Some(reason) = reason {
-        place.closed(reason);
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(FAREWELL, connection).await;
@@ -110,7 +124,6 @@ where
 async fn idle(place: &Place, door: &Door, streams: &Arc<()>) {
     let idle_ms = IDLE.as_millis() as u64;
     loop {
-        // One is ours, one the service's.
         if Arc::strong_count(streams) > 2 {
             place.touch(door.now_ms());
         }
@@ -123,31 +136,21 @@ async fn idle(place: &Place, door: &Door, streams: &Arc<()>) {
 }
 
 /// The answer of a door, whatever happens within.
-pub(crate) fn answer<B>(door: &Arc<Door>, request: &Request<B>, peer: IpAddr) -> Answer {
-    let answer = match guarded(|| door.respond(request, peer)) {
-        Ok(answer) => answer,
-        Err(_) => Answer::Now(stumbled(door)),
-    };
-    let closes = door.is_draining() && request.version() < Version::HTTP_2;
-    let told = move |mut response: Response<Body>| {
-        if closes {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    };
-    match answer {
-        Answer::Now(response) => Answer::Now(told(response)),
-        Answer::Later(response) => {
+pub(crate) fn answer_to(door: &Arc<Door>, asked: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Answer {
+    match guarded(|| door.respond(asked, peer)) {
+        Ok(Answer::Now(reply)) => Answer::Now(reply),
+        Ok(Answer::Later(reply)) => {
             let door = Arc::clone(door);
             Answer::Later(Box::pin(async move {
-                let response = Guarded(Box::pin(response)).await;
-                told(response.unwrap_or_else(|_| stumbled(&door)))
+                let reply = Guarded(Box::pin(reply)).await;
+                reply.unwrap_or_else(|_| stumbled(&door))
             }))
         }
+        Err(_) => Answer::Now(stumbled(door)),
     }
 }
 
-fn stumbled(door: &Door) -> Response<Body> {
+fn stumbled(door: &Door) -> Reply {
     door.metrics.panics.inc();
     failed()
 }

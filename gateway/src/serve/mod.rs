@@ -1,10 +1,11 @@
 //! The sockets of the front door: a thread with its own runtime for each core, each with its own sockets for all addresses
-//! (`SO_REUSEPORT`); HTTP/1.1 and HTTP/2, with TLS and without, by hyper with its limits set.
+//! (`SO_REUSEPORT`); HTTP/1.1 and HTTP/2, with TLS and without.
 //!
 //! A door closes in two steps. It drains: goes on accepting, and says with each answer that it closes, so that clients
 //! leave by themselves. Then it closes: what is under way is finished, for a while.
 
 mod connection;
+mod http1;
 mod stream;
 
 use std::io;
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use daemun_fleet::connections::{Caps, Connections};
 use daemun_fleet::tls::TlsIdentity;
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -51,6 +52,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked who is too slow.
+const SLOW_LOOK: Duration = Duration::from_secs(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -130,7 +133,7 @@ struct Shared {
     door: Arc<Door>,
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
-    http: auto::Builder<TokioExecutor>,
+    http2: http2::Builder<TokioExecutor>,
     /// Another number for each step towards the end.
     phase: watch::Receiver<u8>,
     is_closed: AtomicBool,
@@ -160,7 +163,7 @@ pub async fn serve(
         door: Arc::clone(&door),
         connections: Arc::clone(&connections),
         tls,
-        http: http(),
+        http2: http2(),
         phase: seen,
         is_closed: AtomicBool::new(false),
     });
@@ -178,9 +181,19 @@ pub async fn serve(
             .map_err(ServeError::Thread)?;
         threads.spawn(end);
     }
-    tokio::select! {
+    let told = async {
         // Or nobody is left to say so.
-        _ = stop.wait_for(|stop| *stop) => {}
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let slow = async {
+        loop {
+            sleep(SLOW_LOOK).await;
+            connections.end_slow(door.now_ms());
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = slow => {}
         _ = threads.join_next() => return Ok(()),
     }
     door.drain();
@@ -199,21 +212,15 @@ pub async fn serve(
     }
     shared.is_closed.store(true, Ordering::Relaxed);
     phase.send_replace(2);
+    connections.end_all();
     while threads.join_next().await.is_some() {}
     Ok(())
 }
 
-/// HTTP with its limits.
-fn http() -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true);
-    http.http2()
-        .timer(TokioTimer::new())
+/// HTTP/2 with its limits.
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_send_buf_size(SEND_BYTES_MAX)
@@ -299,6 +306,6 @@ async fn admit(
 }
 
 #[cfg(test)]
-pub(crate) use connection::answer as guarded_answer;
+pub(crate) use connection::answer_to;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! A stream whose client has to do its part: begin within a time, and take what it is sent.
+//! A stream of which some is read already, and whose client has to take what it is sent.
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
@@ -6,28 +6,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// To send enough that one can see what it is to be: the preface of HTTP/2, or the beginning of a request.
-const BEGIN: Duration = Duration::from_secs(10);
-/// Bytes of that preface; from there on the protocols have their own times.
-const BEGIN_BYTES: usize = 24;
 /// To take a part of what waits to be sent.
 const STALL: Duration = Duration::from_secs(20);
 
 /// Such a stream.
 #[derive(Debug)]
 pub(super) struct Willing<S> {
+    read: BytesMut,
     stream: S,
-    read_bytes: usize,
-    begins: Option<Pin<Box<Sleep>>>,
     takes: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Willing<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, read_bytes: 0, begins: None, takes: None }
+    /// These bytes come before what the stream still has.
+    pub(super) fn new(read: BytesMut, stream: S) -> Self {
+        Self { read, stream, takes: None }
     }
 
     /// Watches over a write.
@@ -38,14 +35,13 @@ impl<S> Willing<S> {
         }
         let takes = self.takes.get_or_insert_with(|| Box::pin(sleep(STALL)));
         match takes.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(late("the client takes nothing of what it is sent"))),
+            Poll::Ready(()) => {
+                let late = "the client takes nothing of what it is sent";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
-}
-
-fn late(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Willing<S> {
@@ -54,23 +50,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Willing<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.read_bytes >= BEGIN_BYTES {
-            return polled;
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
-        self.read_bytes += buffer.filled().len() - before;
-        if self.read_bytes >= BEGIN_BYTES {
-            self.begins = None;
-        }
-        if polled.is_ready() {
-            return polled;
-        }
-        let begins = self.begins.get_or_insert_with(|| Box::pin(sleep(BEGIN)));
-        match begins.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(late("the client does not begin"))),
-            Poll::Pending => Poll::Pending,
-        }
+        let part = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read[..part]);
+        self.read.advance(part);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,0 +1,394 @@
+//! HTTP/1.1 (RFC 9112) as a door needs it: heads are read by `httparse`, replies that were made ahead are copied behind each
+//! other, and all that one read brought is answered with one write.
+//!
+//! Strict where a server for everything must be lenient. Nothing here takes a body, so none is ever looked for: a request that
+//! says it has one is answered, and is the last on its connection. Two views of where a request ends, which is what smuggling
+//! takes, cannot be. Lines end with CR LF, and a head that could be read in two ways is refused.
+
+use std::cell::RefCell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use daemun_fleet::connections::Place;
+use hyper::{Method, StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::connection::answer_to;
+use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, Shared};
+use crate::answer::{Answer, refusal};
+use crate::body::Body;
+use crate::message::{Asked, Reply};
+use crate::request::Refused;
+use crate::{Door, RouteName};
+
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room made before a read: most heads fit.
+const READ_BYTES: usize = 2 * 1024;
+/// A body up to this is copied behind its head, so that one write sends both.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+/// Replies gathered before they are written.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// What a client still sends is read for so long before a close, so that it sees the reply and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What became of a connection.
+pub(super) enum Left {
+    /// It is over.
+    Over,
+    /// It speaks HTTP/2; these bytes of it are read.
+    Http2(BytesMut),
+}
+
+/// What a head asks for.
+enum Step {
+    /// More of it must come.
+    Partial,
+    /// It is this long, and answered so.
+    Answered { used: usize, answer: Answer, is_head: bool, closes: bool, is_old: bool },
+    /// It is refused, and nothing after it is read.
+    Refused(Refused),
+}
+
+/// Serves requests until the connection ends, or turns out to be of HTTP/2.
+pub(super) async fn serve<S>(stream: &mut S, peer: IpAddr, place: &Place, shared: &Shared) -> io::Result<Left>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let door = &shared.door;
+    place.set_patience(HEAD_TIMEOUT);
+    let mut one = Connection { stream, place, door, input: BytesMut::new(), output: BytesMut::new() };
+    let mut ended = pin!(place.ended());
+    let mut is_first = true;
+    loop {
+        one.input.reserve(READ_BYTES);
+        let read = tokio::select! {
+            biased;
+            read = one.stream.read_buf(&mut one.input) => read?,
+            // Evicted, or too slow; or the door closes, and nothing has come.
+            () = ended.as_mut() => return Ok(Left::Over),
+        };
+        if read == 0 {
+            return Ok(Left::Over);
+        }
+        if is_first && one.input.starts_with(&PREFACE[..PREFACE.len().min(one.input.len())]) {
+            if one.input.len() >= PREFACE.len() {
+                return Ok(Left::Http2(one.input));
+            }
+            continue;
+        }
+        is_first = false;
+        if !one.answer_all(peer).await? {
+            one.linger().await;
+            return Ok(Left::Over);
+        }
+    }
+}
+
+struct Connection<'a, S> {
+    stream: &'a mut S,
+    place: &'a Place,
+    door: &'a Arc<Door>,
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    /// Answers all that is there; false: the connection is to end.
+    async fn answer_all(&mut self, peer: IpAddr) -> io::Result<bool> {
+        let now_ms = self.door.now_ms();
+        let mut goes_on = true;
+        while goes_on && !self.input.is_empty() {
+            match step(self.door, peer, &self.input) {
+                Step::Partial if self.input.len() < HEAD_BYTES_MAX => break,
+                Step::Partial => {
+                    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    goes_on =
+                        self.refuse(Refused { status, why: "At most 16 KiB of request head are read.\n" });
+                }
+                Step::Refused(refused) => goes_on = self.refuse(refused),
+                Step::Answered { used, answer, is_head, closes, is_old } => {
+                    self.input.advance(used);
+                    self.place.touch(now_ms);
+                    goes_on = !closes;
+                    let reply = match answer {
+                        Answer::Now(reply) => reply,
+                        Answer::Later(reply) => self.waited(reply).await?,
+                    };
+                    match reply.body {
+                        Body::Events(_) => {
+                            self.events(reply, is_old).await?;
+                            goes_on = false;
+                        }
+                        Body::Nothing | Body::Whole(_) => self.gather(reply, is_head, closes).await?,
+                    }
+                }
+            }
+        }
+        self.flush().await?;
+        Ok(goes_on)
+    }
+
+    /// Always false: what comes after is not read.
+    fn refuse(&mut self, refused: Refused) -> bool {
+        self.door.metrics.answered(RouteName::Refused, refused.status.as_u16());
+        let reply = refusal(refused);
+        let output = &mut self.output;
+        let body =
+            with_date(self.door.now_unix_ms(), |date| reply.write_head(output, date, true, false).cloned());
+        self.output.extend_from_slice(&body.unwrap_or_default());
+        false
+    }
+
+    /// A reply that takes its time. Meanwhile what was answered before it must not wait.
+    async fn waited(&mut self, reply: Pin<Box<dyn Future<Output = Reply> + Send>>) -> io::Result<Reply> {
+        self.flush().await?;
+        self.place.set_patience(Duration::ZERO);
+        let reply = reply.await;
+        self.place.touch(self.door.now_ms());
+        self.place.set_patience(HEAD_TIMEOUT);
+        Ok(reply)
+    }
+
+    async fn gather(&mut self, reply: Reply, is_head: bool, closes: bool) -> io::Result<()> {
+        let output = &mut self.output;
+        let now_unix_ms = self.door.now_unix_ms();
+        let large = with_date(now_unix_ms, |date| {
+            let body = reply.write_head(output, date, closes, is_head)?;
+            if body.len() > COPIED_BYTES_MAX {
+                return Some(body.clone());
+            }
+            output.extend_from_slice(body);
+            None
+        });
+        if large.is_some() || self.output.len() >= GATHERED_BYTES_MAX {
+            self.flush().await?;
+        }
+        match large {
+            Some(body) => self.write(body).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.output.is_empty() {
+            let output = self.output.split().freeze();
+            self.write(output).await?;
+            self.stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of it. A client that takes some of it is there.
+    async fn write(&mut self, mut bytes: Bytes) -> io::Result<()> {
+        loop {
+            let written = self.stream.write_buf(&mut bytes).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.place.touch(self.door.now_ms());
+        }
+    }
+
+    /// A reply in pieces, each a chunk (RFC 9112 section 7.1); to a client of HTTP/1.0 it is all that comes until the end.
+    async fn events(&mut self, mut reply: Reply, is_old: bool) -> io::Result<()> {
+        let Body::Events(mut events) = std::mem::take(&mut reply.body) else { return Ok(()) };
+        let output = &mut self.output;
+        with_date(self.door.now_unix_ms(), |date| reply.write_stream_head(output, date, !is_old));
+        loop {
+            self.flush().await?;
+            self.place.set_patience(Duration::ZERO);
+            let piece = tokio::select! {
+                piece = events.next() => piece,
+                // Nobody has anything to say while a stream comes, but that it goes.
+                gone = gone(self.stream) => {
+                    gone?;
+                    return Ok(());
+                }
+            };
+            self.place.touch(self.door.now_ms());
+            self.place.set_patience(HEAD_TIMEOUT);
+            match piece {
+                Some(piece) if is_old => self.output.extend_from_slice(&piece),
+                Some(piece) if piece.is_empty() => {}
+                Some(piece) => {
+                    self.output.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    self.output.extend_from_slice(&piece);
+                    self.output.extend_from_slice(b"\r\n");
+                }
+                None => {
+                    if !is_old {
+                        self.output.extend_from_slice(b"0\r\n\r\n");
+                    }
+                    return self.flush().await;
+                }
+            }
+        }
+    }
+
+    /// Lets the client see the end before it is there.
+    async fn linger(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let rest = async {
+            let mut bytes = 0;
+            while bytes < LINGER_BYTES_MAX {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(read) if read > 0 => bytes += read,
+                    _ => return,
+                }
+            }
+        };
+        let _ = timeout(LINGER, rest).await;
+    }
+}
+
+/// Ends when the client does, or says something it should not.
+async fn gone<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+    let mut nothing = [0; 1];
+    stream.read(&mut nothing).await.map(drop)
+}
+
+/// What the first head in some bytes asks for.
+fn step(door: &Arc<Door>, peer: IpAddr, input: &[u8]) -> Step {
+    const BAD: Refused = Refused {
+        status: StatusCode::BAD_REQUEST,
+        why: "This is no request that can be read in one way only.\n",
+    };
+    const MANY: Refused = Refused {
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        why: "At most 64 header fields are read.\n",
+    };
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let used = match request.parse_with_uninit_headers(input, &mut fields) {
+        Ok(httparse::Status::Complete(used)) => used,
+        Ok(httparse::Status::Partial) => return Step::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Step::Refused(MANY),
+        Err(_) => return Step::Refused(BAD),
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Step::Refused(BAD);
+    };
+    let method = match method {
+        "GET" => Method::GET,
+        "HEAD" => Method::HEAD,
+        other => match other.parse() {
+            Ok(method) => method,
+            Err(_) => return Step::Refused(BAD),
+        },
+    };
+    let fields: &[httparse::Header<'_>] = request.headers;
+    let Some(framing) = Framing::of(fields, minor == 0).filter(|_| has_whole_lines(&input[..used])) else {
+        return Step::Refused(BAD);
+    };
+    let Some((authority, path, query)) = parts(target) else { return Step::Refused(BAD) };
+    let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let asked = Asked { method: &method, version, authority, path, query, fields };
+    let answer = answer_to(door, &asked, peer);
+    Step::Answered {
+        used,
+        answer,
+        is_head: method == Method::HEAD,
+        closes: framing.is_last || door.is_draining(),
+        is_old: minor == 0,
+    }
+}
+
+/// Whether every line ends as it should, so that all who read it read the same lines (RFC 9112 section 2.2).
+fn has_whole_lines(head: &[u8]) -> bool {
+    let is_bare = |pair: &[u8]| (pair[1] == b'\n') != (pair[0] == b'\r');
+    head.first() != Some(&b'\n') && !head.windows(2).fold(false, |found, pair| found | is_bare(pair))
+}
+
+/// What a request says of the connection, and of a body that nobody here wants.
+struct Framing {
+    /// No other request is read after it.
+    is_last: bool,
+}
+
+impl Framing {
+    /// None: two ways to say where it ends, or one that is no way (RFC 9112 section 6.3).
+    fn of(fields: &[httparse::Header<'_>], is_old: bool) -> Option<Self> {
+        let (mut lengths, mut is_chunked, mut closes, mut keeps) = (0_usize, false, false, false);
+        let mut has_body = false;
+        for field in fields {
+            match field.name.len() {
+                14 if field.name.eq_ignore_ascii_case("content-length") => {
+                    lengths += 1;
+                    let is_number = !field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit);
+                    if !is_number || field.value.len() > 19 {
+                        return None;
+                    }
+                    has_body |= field.value.iter().any(|digit| *digit != b'0');
+                }
+                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                    if is_chunked || !field.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                        return None;
+                    }
+                    is_chunked = true;
+                }
+                10 if field.name.eq_ignore_ascii_case("connection") => {
+                    for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        closes |= option.eq_ignore_ascii_case(b"close");
+                        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                _ => {}
+            }
+        }
+        if lengths > 1 || (is_chunked && (lengths > 0 || is_old)) {
+            return None;
+        }
+        // A client of HTTP/1.0 is told the end by the end: what it would be told of keeping on is one more thing to get wrong.
+        let _ = keeps;
+        Some(Self { is_last: has_body || is_chunked || closes || is_old })
+    }
+}
+
+/// Authority, path and query of a target (RFC 9112 section 3.2).
+fn parts(target: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
+    let (authority, rest) = if target.starts_with('/') || target == "*" {
+        (None, target)
+    } else {
+        let scheme = target.find("://").filter(|&at| matches!(&target[..at], "http" | "https"))?;
+        let rest = &target[scheme + 3..];
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        (Some(&rest[..end]), if rest[end..].starts_with('/') { &rest[end..] } else { "/" })
+    };
+    if target.contains('#') || authority == Some("") {
+        return None;
+    }
+    Some(match rest.split_once('?') {
+        Some((path, query)) => (authority, path, Some(query)),
+        None => (authority, rest, None),
+    })
+}
+
+/// The date as it stands in replies, made once a second.
+fn with_date<T>(now_unix_ms: u64, write: impl FnOnce(&[u8]) -> T) -> T {
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    DATE.with_borrow_mut(|(second, text)| {
+        let now = now_unix_ms / 1000;
+        if *second != now || text.is_empty() {
+            *second = now;
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+        }
+        write(text.as_bytes())
+    })
+}
