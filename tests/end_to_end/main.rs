@@ -7,6 +7,7 @@ mod attacker;
 mod audits;
 mod command_line;
 mod deploy;
+mod doors;
 mod drains;
 mod failover;
 mod fleet;

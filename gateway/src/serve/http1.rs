@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use daemun_fleet::connections::Place;
 use hyper::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -35,6 +35,8 @@ const READ_BYTES: usize = 2 * 1024;
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 /// Replies gathered before they are written.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// A date may be so old.
+const DATE_MS: u64 = 200;
 /// What a client still sends is read for so long before a close, so that it sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
@@ -52,7 +54,7 @@ enum Step {
     /// More of it must come.
     Partial,
     /// It is this long, and answered so.
-    Answered { used: usize, answer: Answer, is_head: bool, closes: bool, is_old: bool },
+    Answered { used: usize, answer: Answer, is_head: bool, is_old: bool, framing: Framing },
     /// It is refused, and nothing after it is read.
     Refused(Refused),
 }
@@ -64,7 +66,7 @@ where
 {
     let door = &shared.door;
     place.set_patience(HEAD_TIMEOUT);
-    let mut one = Connection { stream, place, door, input: BytesMut::new(), output: BytesMut::new() };
+    let mut one = Connection { stream, place, door, input: BytesMut::new(), output: BytesMut::new(), now_ms: 0, is_unsure: false };
     let mut ended = pin!(place.ended());
     let mut is_first = true;
     loop {
@@ -98,12 +100,16 @@ struct Connection<'a, S> {
     door: &'a Arc<Door>,
     input: BytesMut,
     output: BytesMut,
+    /// When what is being answered was read.
+    now_ms: u64,
+    /// There may be more to come that is not to be read.
+    is_unsure: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Answers all that is there; false: the connection is to end.
     async fn answer_all(&mut self, peer: IpAddr) -> io::Result<bool> {
-        let now_ms = self.door.now_ms();
+        self.now_ms = self.door.now_ms();
         let mut goes_on = true;
         while goes_on && !self.input.is_empty() {
             match step(self.door, peer, &self.input) {
@@ -114,9 +120,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         self.refuse(Refused { status, why: "At most 16 KiB of request head are read.\n" });
                 }
                 Step::Refused(refused) => goes_on = self.refuse(refused),
-                Step::Answered { used, answer, is_head, closes, is_old } => {
+                Step::Answered { used, answer, is_head, is_old, framing } => {
+                    let closes = framing.is_last || self.door.is_draining();
+                    self.is_unsure |= framing.has_body;
                     self.input.advance(used);
-                    self.place.touch(now_ms);
+                    self.place.touch(self.now_ms);
                     goes_on = !closes;
                     let reply = match answer {
                         Answer::Now(reply) => reply,
@@ -138,11 +146,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Always false: what comes after is not read.
     fn refuse(&mut self, refused: Refused) -> bool {
+        self.is_unsure = true;
         self.door.metrics.answered(RouteName::Refused, refused.status.as_u16());
         let reply = refusal(refused);
         let output = &mut self.output;
         let body =
-            with_date(self.door.now_unix_ms(), |date| reply.write_head(output, date, true, false).cloned());
+            with_date(self.door, self.now_ms, |date| reply.write_head(output, date, true, false).cloned());
         self.output.extend_from_slice(&body.unwrap_or_default());
         false
     }
@@ -159,8 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     async fn gather(&mut self, reply: Reply, is_head: bool, closes: bool) -> io::Result<()> {
         let output = &mut self.output;
-        let now_unix_ms = self.door.now_unix_ms();
-        let large = with_date(now_unix_ms, |date| {
+        let large = with_date(self.door, self.now_ms, |date| {
             let body = reply.write_head(output, date, closes, is_head)?;
             if body.len() > COPIED_BYTES_MAX {
                 return Some(body.clone());
@@ -172,39 +180,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.flush().await?;
         }
         match large {
-            Some(body) => self.write(body).await,
+            Some(body) => {
+                write(self.stream, &body, self.place, self.door).await?;
+                self.stream.flush().await
+            }
             None => Ok(()),
         }
     }
 
     async fn flush(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
-            let output = self.output.split().freeze();
-            self.write(output).await?;
+            write(self.stream, &self.output, self.place, self.door).await?;
+            self.output.clear();
+            if self.output.capacity() > GATHERED_BYTES_MAX {
+                self.output = BytesMut::new();
+            }
             self.stream.flush().await?;
         }
         Ok(())
-    }
-
-    /// Writes all of it. A client that takes some of it is there.
-    async fn write(&mut self, mut bytes: Bytes) -> io::Result<()> {
-        loop {
-            let written = self.stream.write_buf(&mut bytes).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            self.place.touch(self.door.now_ms());
-        }
     }
 
     /// A reply in pieces, each a chunk (RFC 9112 section 7.1); to a client of HTTP/1.0 it is all that comes until the end.
     async fn events(&mut self, mut reply: Reply, is_old: bool) -> io::Result<()> {
         let Body::Events(mut events) = std::mem::take(&mut reply.body) else { return Ok(()) };
         let output = &mut self.output;
-        with_date(self.door.now_unix_ms(), |date| reply.write_stream_head(output, date, !is_old));
+        with_date(self.door, self.now_ms, |date| reply.write_stream_head(output, date, !is_old));
         loop {
             self.flush().await?;
             self.place.set_patience(Duration::ZERO);
@@ -236,8 +236,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Lets the client see the end before it is there.
+    /// Lets the client see the end before it is there, if there may be more of it that nobody has read: a close would then
+    /// be a reset, which may take the reply along.
     async fn linger(&mut self) {
+        if !self.is_unsure && self.input.is_empty() {
+            return;
+        }
         if self.stream.shutdown().await.is_err() {
             return;
         }
@@ -253,6 +257,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         };
         let _ = timeout(LINGER, rest).await;
+    }
+}
+
+/// Writes all of it. A client that takes some of it is there.
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut bytes: &[u8],
+    place: &Place,
+    door: &Door,
+) -> io::Result<()> {
+    loop {
+        let written = stream.write(bytes).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        place.touch(door.now_ms());
     }
 }
 
@@ -303,8 +327,8 @@ fn step(door: &Arc<Door>, peer: IpAddr, input: &[u8]) -> Step {
         used,
         answer,
         is_head: method == Method::HEAD,
-        closes: framing.is_last || door.is_draining(),
         is_old: minor == 0,
+        framing,
     }
 }
 
@@ -318,12 +342,13 @@ fn has_whole_lines(head: &[u8]) -> bool {
 struct Framing {
     /// No other request is read after it.
     is_last: bool,
+    has_body: bool,
 }
 
 impl Framing {
     /// None: two ways to say where it ends, or one that is no way (RFC 9112 section 6.3).
     fn of(fields: &[httparse::Header<'_>], is_old: bool) -> Option<Self> {
-        let (mut lengths, mut is_chunked, mut closes, mut keeps) = (0_usize, false, false, false);
+        let (mut lengths, mut is_chunked, mut closes) = (0_usize, false, false);
         let mut has_body = false;
         for field in fields {
             match field.name.len() {
@@ -342,10 +367,8 @@ impl Framing {
                     is_chunked = true;
                 }
                 10 if field.name.eq_ignore_ascii_case("connection") => {
-                    for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                        closes |= option.eq_ignore_ascii_case(b"close");
-                        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-                    }
+                    let mut options = field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                    closes |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
                 }
                 _ => {}
             }
@@ -353,9 +376,9 @@ impl Framing {
         if lengths > 1 || (is_chunked && (lengths > 0 || is_old)) {
             return None;
         }
-        // A client of HTTP/1.0 is told the end by the end: what it would be told of keeping on is one more thing to get wrong.
-        let _ = keeps;
-        Some(Self { is_last: has_body || is_chunked || closes || is_old })
+        let has_body = has_body || is_chunked;
+        // To a client of HTTP/1.0 the end says where the end is.
+        Some(Self { is_last: has_body || closes || is_old, has_body })
     }
 }
 
@@ -378,16 +401,15 @@ fn parts(target: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
     })
 }
 
-/// The date as it stands in replies, made once a second.
-fn with_date<T>(now_unix_ms: u64, write: impl FnOnce(&[u8]) -> T) -> T {
+/// The date as it stands in replies. The clock for it is read a few times a second, not for each reply.
+fn with_date<T>(door: &Door, now_ms: u64, write: impl FnOnce(&[u8]) -> T) -> T {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    DATE.with_borrow_mut(|(second, text)| {
-        let now = now_unix_ms / 1000;
-        if *second != now || text.is_empty() {
-            *second = now;
-            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+    DATE.with_borrow_mut(|(made_ms, text)| {
+        if text.is_empty() || now_ms.saturating_sub(*made_ms) >= DATE_MS {
+            *made_ms = now_ms;
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(door.now_unix_ms()));
         }
         write(text.as_bytes())
     })
