@@ -5,6 +5,8 @@
 
 mod attacker;
 mod audits;
+mod browser;
+mod client;
 mod command_line;
 mod deploy;
 mod doors;
