@@ -82,9 +82,13 @@ impl Door {
                 let client = client(&state.placer, request, peer);
                 count(&state.placer, request, &client);
                 self.metrics.page(host.source);
-                (RouteName::Page, Answer::Now(host.page.answer(request.method, request.fields)))
+                let reply = host.page.answer(request.method, request.fields);
+                (RouteName::Page, Answer::Now(share(&state, request.fields, reply)))
             }
-            (Route::File(path), Some(host)) => (RouteName::File, Answer::Now(file(host, &path, request))),
+            (Route::File(path), Some(host)) => {
+                let reply = share(&state, request.fields, file(host, &path, request));
+                (RouteName::File, Answer::Now(reply))
+            }
             (Route::Page | Route::File(_), None) => (
                 RouteName::Unknown,
                 Answer::Now(text(StatusCode::MISDIRECTED_REQUEST, "There is no such host here.\n")),

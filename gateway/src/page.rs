@@ -192,12 +192,15 @@ impl Ladder {
         now_unix_ms: u64,
     ) -> (Page, Option<String>) {
         let problem = live.and_then(|live| self.judge(live, marker, is_meant, now_unix_ms).err());
-        let page = match (live.map(|live| (&live.body, live.is_assembled)), &problem) {
-            (Some((Ok(body), is_assembled)), None) => {
-                let kind = if is_assembled { LIVELY } else { STEADY };
+        let page = match (live.map(|live| (&live.body, live)), &problem) {
+            (Some((Ok(body), live)), None) => {
+                let kind = if live.is_assembled { LIVELY } else { STEADY };
                 let asset = self.asset(&kind, body.clone(), now_unix_ms);
-                self.last_good = Some(LastGood { asset: Arc::clone(&asset), is_kept: false });
-                self.peer = None;
+                // One with holes is better than none, but not to be gone back to.
+                if live.holes == 0 {
+                    self.last_good = Some(LastGood { asset: Arc::clone(&asset), is_kept: false });
+                    self.peer = None;
+                }
                 Page { source: PageSource::Live, asset }
             }
             (None, _) => self.compiled_in(compiled_in(), now_unix_ms),

@@ -88,7 +88,6 @@ impl Loader {
 
     fn directory(&mut self, root: &Path, host: &VirtualHost, before: Option<&Directory>) -> Directory {
         let mut entries = Vec::new();
-        let mut seen = BTreeSet::new();
         let real = match fs::canonicalize(root) {
             Ok(real) => real,
             Err(error) => {
@@ -99,7 +98,7 @@ impl Loader {
                 return before.cloned().unwrap_or_else(nothing);
             }
         };
-        self.walk(root, "/", &real, 0, &mut seen, &mut entries);
+        self.walk(root, "/", &mut vec![real], &mut entries);
         if entries.len() > HOST_FILES_MAX {
             let (count, name) = (entries.len(), root.display());
             self.complaints.push(format!("{name}: has {count} files; the first {HOST_FILES_MAX} are served"));
@@ -160,16 +159,9 @@ impl Loader {
         Some(ReadFile { stamp, path, asset: Arc::new(asset) })
     }
 
-    /// All files below a directory, in order. Hidden ones are not served, nor what links lead to outside of `root`.
-    fn walk(
-        &mut self,
-        directory: &Path,
-        path: &str,
-        root: &Path,
-        depth: usize,
-        seen: &mut BTreeSet<PathBuf>,
-        entries: &mut Vec<Entry>,
-    ) {
+    /// All files below a directory, in order. Hidden ones are not served, nor what links lead to outside of the first of the
+    /// directories that it is `within`.
+    fn walk(&mut self, directory: &Path, path: &str, within: &mut Vec<PathBuf>, entries: &mut Vec<Entry>) {
         self.stamps.insert(directory.to_owned(), stamp(directory));
         let names = fs::read_dir(directory).and_then(|entries| {
             entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<BTreeSet<_>>>()
@@ -197,18 +189,19 @@ impl Loader {
                     continue;
                 }
             };
-            if !real.starts_with(root) {
+            if !within.first().is_some_and(|root| real.starts_with(root)) {
                 let name = file.display();
                 self.complaints.push(format!("{name}: not served: it is a link to outside of the directory"));
                 continue;
             }
             let path = format!("{path}{name}");
             match fs::metadata(&real) {
-                Ok(found) if found.is_dir() && depth < DEPTH_MAX => {
-                    // A link back up would go round for ever.
-                    if seen.insert(real) {
-                        self.walk(&file, &format!("{path}/"), root, depth + 1, seen, entries);
-                    }
+                // A link back up would go round for ever.
+                Ok(found) if found.is_dir() && within.contains(&real) => {}
+                Ok(found) if found.is_dir() && within.len() < DEPTH_MAX => {
+                    within.push(real);
+                    self.walk(&file, &format!("{path}/"), within, entries);
+                    within.pop();
                 }
                 Ok(found) if found.is_file() => entries.push(Entry { file, path }),
                 _ => self.complaints.push(format!("{}: not served: it is no regular file", file.display())),

@@ -246,6 +246,11 @@ impl Fleet {
     /// Asks roles of a datacenter to end; true if it ends well.
     pub(crate) fn terminate(&mut self, name: &str, roles: &str) -> bool {
         self.signal(name, roles, Signal::SIGTERM);
+        self.ended(name, roles)
+    }
+
+    /// Waits until roles of a datacenter have ended by themselves; true if they ended well.
+    pub(crate) fn ended(&mut self, name: &str, roles: &str) -> bool {
         let key = (name.to_owned(), roles.to_owned());
         let child = self.processes.get_mut(&key).expect("it runs");
         let ended = wait("the process to end", || child.try_wait().unwrap());

@@ -27,5 +27,6 @@ mod stores;
 mod streams;
 mod tour;
 mod transports;
+mod visitors;
 mod words;
 mod world_map;

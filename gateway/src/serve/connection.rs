@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
+use super::eager::Eager;
 use super::http1::{self, Left};
 use super::stream::Willing;
 use super::{FAREWELL, Shared};
@@ -31,23 +32,28 @@ const IDLE: Duration = Duration::from_secs(75);
 
 /// Serves a connection.
 pub(super) async fn connection(
-    mut stream: TcpStream,
+    mut stream: Eager,
     peer: IpAddr,
     is_tls: bool,
     place: Place,
     shared: Arc<Shared>,
 ) {
     match (&shared.tls, is_tls) {
-        (Some(tls), true) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                http2(&mut stream, BytesMut::new(), peer, place, &shared).await;
-            }
-            Ok(Ok(mut stream)) => http(&mut stream, peer, place, &shared).await,
-            Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake at the front door"),
-            Err(_) => place.closed("handshake"),
-        },
+        // What is larger than the plain case is apart, so that the plain case need not make room for it.
+        (Some(tls), true) => Box::pin(secure(stream, tls, peer, place, &shared)).await,
         (None, true) => tracing::error!("a TLS listener without a certificate"),
         (_, false) => http(&mut stream, peer, place, &shared).await,
+    }
+}
+
+async fn secure(stream: Eager, tls: &TlsAcceptor, peer: IpAddr, place: Place, shared: &Arc<Shared>) {
+    match timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            http2(&mut stream, BytesMut::new(), peer, place, shared).await;
+        }
+        Ok(Ok(mut stream)) => http(&mut stream, peer, place, shared).await,
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake at the front door"),
+        Err(_) => place.closed("handshake"),
     }
 }
 
@@ -57,7 +63,7 @@ where
 {
     match http1::serve(stream, peer, &place, shared).await {
         Ok(Left::Over) => {}
-        Ok(Left::Http2(read)) => http2(stream, read, peer, place, shared).await,
+        Ok(Left::Http2(read)) => Box::pin(http2(stream, read, peer, place, shared)).await,
         Err(error) => tracing::debug!(%error, %peer, "a connection of the front door"),
     }
 }

@@ -66,7 +66,15 @@ where
 {
     let door = &shared.door;
     place.set_patience(HEAD_TIMEOUT);
-    let mut one = Connection { stream, place, door, input: BytesMut::new(), output: BytesMut::new(), now_ms: 0, is_unsure: false };
+    let mut one = Connection {
+        stream,
+        place,
+        door,
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        now_ms: 0,
+        is_unsure: false,
+    };
     let mut ended = pin!(place.ended());
     let mut is_first = true;
     loop {
@@ -125,11 +133,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.is_unsure |= framing.has_body;
                     self.input.advance(used);
                     self.place.touch(self.now_ms);
-                    goes_on = !closes;
                     let reply = match answer {
                         Answer::Now(reply) => reply,
                         Answer::Later(reply) => self.waited(reply).await?,
                     };
+                    // Who is not understood once is not listened to further.
+                    let closes = closes || reply.status == StatusCode::BAD_REQUEST;
+                    goes_on = !closes;
                     match reply.body {
                         Body::Events(_) => {
                             self.events(reply, is_old).await?;
@@ -323,13 +333,7 @@ fn step(door: &Arc<Door>, peer: IpAddr, input: &[u8]) -> Step {
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let asked = Asked { method: &method, version, authority, path, query, fields };
     let answer = answer_to(door, &asked, peer);
-    Step::Answered {
-        used,
-        answer,
-        is_head: method == Method::HEAD,
-        is_old: minor == 0,
-        framing,
-    }
+    Step::Answered { used, answer, is_head: method == Method::HEAD, is_old: minor == 0, framing }
 }
 
 /// Whether every line ends as it should, so that all who read it read the same lines (RFC 9112 section 2.2).

@@ -5,12 +5,14 @@
 //! leave by themselves. Then it closes: what is under way is finished, for a while.
 
 mod connection;
+mod eager;
 mod http1;
 mod stream;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,8 +21,10 @@ use daemun_fleet::connections::{Caps, Connections};
 use daemun_fleet::tls::TlsIdentity;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -28,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Door;
 use connection::connection;
+use eager::Eager;
 
 /// Connections at once. In all: bounds memory (each holds its buffers, 50 KiB with TLS at most). For one client: more than
 /// a browser opens, and than a proxy that is not one of ours needs.
@@ -234,7 +239,7 @@ async fn accept_all(sockets: Sockets, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     for (listeners, is_tls) in [(sockets.plain, false), (sockets.tls, true)] {
         for listener in listeners {
-            match TcpListener::from_std(listener) {
+            match readiness(listener) {
                 Ok(listener) => drop(tasks.spawn(accept(listener, is_tls, Arc::clone(&shared)))),
                 Err(error) => tracing::error!(%error, "a listener of the front door"),
             }
@@ -255,12 +260,12 @@ async fn accept_all(sockets: Sockets, shared: Arc<Shared>) {
     }
 }
 
-async fn accept(listener: TcpListener, is_tls: bool, shared: Arc<Shared>) {
+async fn accept(listener: TcpStream, is_tls: bool, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     let mut phase = shared.phase.clone();
     loop {
         tokio::select! {
-            accepted = listener.accept() => admit(accepted, is_tls, &shared, &mut tasks).await,
+            accepted = next(&listener) => admit(accepted, is_tls, &shared, &mut tasks).await,
             changed = phase.changed() => {
                 if changed.is_err() || shared.is_closed.load(Ordering::Relaxed) {
                     break;
@@ -276,7 +281,7 @@ async fn accept(listener: TcpListener, is_tls: bool, shared: Arc<Shared>) {
         }
     }
     // Whoever is in the queue was let in by the system: they are served, as long as it lasts.
-    while let Ok(Ok(accepted)) = timeout(Duration::ZERO, listener.accept()).await {
+    while let Ok(accepted) = take(&listener) {
         admit(Ok(accepted), is_tls, &shared, &mut tasks).await;
     }
     drop(listener);
@@ -286,16 +291,41 @@ async fn accept(listener: TcpListener, is_tls: bool, shared: Arc<Shared>) {
     }
 }
 
+/// A listener as something whose readiness can be waited for, and no more: tokio's own listener registers each connection that
+/// it accepts, needed or not.
+fn readiness(listener: StdListener) -> io::Result<TcpStream> {
+    TcpStream::from_std(StdStream::from(OwnedFd::from(listener)))
+}
+
+/// The next connection.
+async fn next(listener: &TcpStream) -> io::Result<(StdStream, IpAddr)> {
+    loop {
+        listener.readable().await?;
+        match listener.try_io(Interest::READABLE, || take(listener)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            accepted => return accepted,
+        }
+    }
+}
+
+/// The next connection, if there is one; it does not block.
+fn take(listener: &TcpStream) -> io::Result<(StdStream, IpAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((stream.into(), peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip())))
+}
+
 async fn admit(
-    accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>,
+    accepted: io::Result<(StdStream, IpAddr)>,
     is_tls: bool,
     shared: &Arc<Shared>,
     tasks: &mut JoinSet<()>,
 ) {
     match accepted {
         Ok((stream, peer)) => {
-            let place = shared.connections.admit(Some(peer.ip()), shared.door.now_ms());
-            tasks.spawn(connection(stream, peer.ip(), is_tls, place, Arc::clone(shared)));
+            let place = shared.connections.admit(Some(peer), shared.door.now_ms());
+            tasks.spawn(connection(Eager::Tried(stream), peer, is_tls, place, Arc::clone(shared)));
         }
         Err(error) => {
             shared.door.metrics.accept_errors.inc();
