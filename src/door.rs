@@ -8,14 +8,15 @@ use anyhow::Context as _;
 use daemun_fleet::Placer;
 use daemun_fleet::tls::TlsIdentity;
 use daemun_gateway::page::{KeptPage, LastGood};
-use daemun_gateway::serve::ServeError;
+use daemun_gateway::serve::{Listeners, ServeError, serve};
 use daemun_gateway::{Door, Settings};
-use daemun_sync::{disk, latest_seen};
+use daemun_sync::{disk, latest, latest_seen};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock;
+use crate::run::Tasks;
 use crate::world::World;
 
 /// The tasks of the front door.
@@ -26,9 +27,9 @@ type Pages = Arc<BTreeMap<String, LastGood>>;
 /// A front door that is open.
 pub(crate) struct OpenDoor {
     pub(crate) door: Arc<Door>,
-    pub(crate) identity: Option<Arc<TlsIdentity>>,
+    identity: Option<Arc<TlsIdentity>>,
     /// The last good pages, to be kept.
-    pub(crate) pages: watch::Sender<Pages>,
+    pages: watch::Sender<Pages>,
 }
 
 impl OpenDoor {
@@ -46,6 +47,23 @@ impl OpenDoor {
         let door = Door::new(settings, Arc::clone(placer), Arc::clone(&world.door));
         let identity = world.door_certificate.clone().map(TlsIdentity::new);
         Ok(Self { door, identity, pages: watch::Sender::new(Pages::default()) })
+    }
+
+    /// Opens it: its sockets as one of `doors`, what it does beside as some of `tasks`.
+    pub(crate) fn serve(
+        &self,
+        listeners: Listeners,
+        worlds: watch::Receiver<Arc<World>>,
+        stopped: watch::Receiver<bool>,
+        page_file: PathBuf,
+        doors: &mut Doors,
+        tasks: &mut Tasks,
+    ) {
+        let grace = move || latest(&worlds).config().gateway.stop_grace;
+        let (door, identity) = (Arc::clone(&self.door), self.identity.clone());
+        doors.spawn(serve(listeners, door, identity, stopped, grace));
+        tasks.spawn(keep_pages(self.pages.subscribe(), page_file));
+        tasks.spawn(fetch(Arc::clone(&self.door)));
     }
 
     /// Answers from now on by these.
@@ -71,15 +89,12 @@ impl OpenDoor {
 }
 
 /// Fetches what pages need from elsewhere.
-pub(crate) async fn fetch(door: Arc<Door>) -> anyhow::Result<&'static str> {
+async fn fetch(door: Arc<Door>) -> anyhow::Result<&'static str> {
     daemun_gateway::fetch::fetch(door).await.context("the front door's fetching").map(|()| "fetch")
 }
 
 /// Keeps the last good pages on disk, for the next process to begin with.
-pub(crate) async fn keep_pages(
-    mut pages: watch::Receiver<Pages>,
-    file: PathBuf,
-) -> anyhow::Result<&'static str> {
+async fn keep_pages(mut pages: watch::Receiver<Pages>, file: PathBuf) -> anyhow::Result<&'static str> {
     loop {
         pages.changed().await.context("nobody shows pages any more")?;
         let (pages, to) = (latest_seen(&mut pages), file.clone());

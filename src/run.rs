@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
-use crate::door::{Doors, OpenDoor, fetch, keep_pages};
+use crate::door::{Doors, OpenDoor};
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
 use crate::store::StoreMetrics;
@@ -87,6 +87,10 @@ impl RunArguments {
     /// What this process does.
     pub(crate) fn roles(&self) -> &[Role] {
         &self.roles
+    }
+
+    fn role_names(&self) -> Vec<String> {
+        self.roles.iter().map(|role| role.name().to_owned()).collect()
     }
 
     /// Where the last good facts and view are kept.
@@ -215,7 +219,9 @@ struct Bound {
 }
 
 impl Bound {
-    async fn bind(arguments: &RunArguments, config: &Config, here: &Datacenter) -> anyhow::Result<Self> {
+    async fn bind(arguments: &RunArguments, config: &Config) -> anyhow::Result<Self> {
+        let mine = |datacenter: &&Datacenter| datacenter.name == arguments.datacenter;
+        let here = config.fleet.datacenters.iter().find(mine).context("checked before")?;
         let sockets = |listens: &[Listen]| -> Vec<SocketAddr> {
             listens.iter().flat_map(|listen| listen.sockets(here)).collect()
         };
@@ -255,10 +261,7 @@ impl Bound {
 async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyhow::Result<()> {
     let Signals { hang_up, end } = signals;
     let me = arguments.datacenter.as_str();
-    let config = Arc::clone(world.config());
-    let here =
-        config.fleet.datacenters.iter().find(|datacenter| datacenter.name == me).context("checked before")?;
-    let bound = Bound::bind(&arguments, &config, here).await?;
+    let bound = Bound::bind(&arguments, world.config()).await?;
 
     let registry = Registry::new();
     let files = Files::new(world);
@@ -280,8 +283,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     )?;
     let _applications = store::serve(&arguments, bound.store, &opened.store, &mut tasks)?;
 
-    let placer = Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views));
-    let placer = Arc::new(placer);
+    let placer = Arc::new(Placer::new(Arc::clone(&last_sent(&worlds).steering), latest(&views)));
     let placers = watch::Sender::new(Arc::clone(&placer));
     let name_server = match bound.dns {
         Some(listeners) => {
@@ -301,19 +303,14 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         Some(listeners) => {
             let (now, page_file) = (last_sent::<Arc<_>>(&worlds), arguments.page_file());
             let door = OpenDoor::new(me, &now, &placer, &page_file, &registry)?;
-            let (identity, settings, shown) =
-                (door.identity.clone(), worlds.subscribe(), Arc::clone(&door.door));
-            let grace = move || latest(&settings).config().gateway.stop_grace;
-            doors.spawn(daemun_gateway::serve::serve(listeners, shown, identity, stopped, grace));
-            tasks.spawn(keep_pages(door.pages.subscribe(), page_file));
-            tasks.spawn(fetch(Arc::clone(&door.door)));
+            door.serve(listeners, worlds.subscribe(), stopped, page_file, &mut doors, &mut tasks);
             Some(door)
         }
         None => None,
     };
     let admin = Arc::new(Admin {
         me: me.to_owned(),
-        roles: arguments.roles.iter().map(|role| role.name().to_owned()).collect(),
+        roles: arguments.role_names(),
         worlds: worlds.subscribe(),
         refused_reload: refused.subscribe(),
         views: views.clone(),

@@ -310,12 +310,12 @@ pub fn compiled_in(placer: &Placer, servers: &ServerList) -> String {
         );
     }
     let list = for_script(&serde_json::to_string(servers).unwrap_or_default());
-    let _ = write!(
+    let _ = writeln!(
         page,
         "</tbody></table><p>The same for programs: <a href=\"/v1/servers\">/v1/servers</a>, and for pages: \
          <a href=\"/daemun.js\">/daemun.js</a></p>\
          <script type=\"application/json\" id=\"daemun-servers\">{list}</script>\
-         <script src=\"/daemun.js\"></script><script src=\"/daemun-page.js\"></script></body></html>\n"
+         <script src=\"/daemun.js\"></script><script src=\"/daemun-page.js\"></script></body></html>"
     );
     page
 }

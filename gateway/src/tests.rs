@@ -435,7 +435,6 @@ async fn who_watches_hears_of_changes_that_matter() {
     assert_eq!(door.metrics.watchers.get(), 1);
     door.drain();
     assert_eq!(event().await, None, "the door closes");
-    drop(event);
     drop(body);
     assert_eq!(door.metrics.watchers.get(), 0);
 }

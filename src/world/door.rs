@@ -50,10 +50,16 @@ struct Entry {
 }
 
 impl Loader {
-    pub(super) fn door(&mut self, config: &Config, last: &Directories) -> (DoorFiles, Directories) {
+    /// Nothing, unless it is wanted; what has not changed since the `last` time is not read again.
+    pub(super) fn door(
+        &mut self,
+        config: &Config,
+        is_wanted: bool,
+        last: Option<&Directories>,
+    ) -> (DoorFiles, Directories) {
         let mut directories = Directories::new();
         let mut hosts = Vec::new();
-        for host in &config.gateway.hosts {
+        for host in config.gateway.hosts.iter().filter(|_| is_wanted) {
             let directory = host.directory.as_ref().map(|directory| self.path(directory));
             let page = match (&host.index, &directory) {
                 (Some(file), _) => Some(self.path(file)),
@@ -63,7 +69,7 @@ impl Loader {
             let page = page.map(|file| self.page(&file));
             let files = match directory {
                 Some(path) => {
-                    let before = last.get(&path).filter(|before| before.host == *host);
+                    let before = last.and_then(|last| last.get(&path)).filter(|before| before.host == *host);
                     let read = self.directory(&path, host, before);
                     let files = Arc::clone(&read.files);
                     directories.insert(path, read);

@@ -154,26 +154,18 @@ impl World {
             None => Arc::new(Steering::compile(Arc::clone(&config), places)),
         };
         let zones = loader.zones(&config, &steering, last);
-        let wants = |_: &&_| reads.dns;
-        let certificate = config.dns.certificate.as_ref().filter(wants).and_then(|files| {
-            let read = loader.certificate(files);
-            loader.or_last("certificate", read, last.and_then(|last| last.certificate.clone()))
-        });
-        let door_certificate = config.gateway.certificate.as_ref().filter(|_| reads.door).and_then(|files| {
-            let read = loader.certificate(files);
-            let last = last.and_then(|last| last.door_certificate.clone());
-            loader.or_last("certificate of the front door", read, last)
-        });
+        let files = config.dns.certificate.as_ref().filter(|_| reads.dns);
+        let before = last.and_then(|last| last.certificate.clone());
+        let certificate = loader.certificate_or_last("certificate", files, before);
+        let files = config.gateway.certificate.as_ref().filter(|_| reads.door);
+        let before = last.and_then(|last| last.door_certificate.clone());
+        let door_certificate = loader.certificate_or_last("certificate of the front door", files, before);
         let secrets = config.dns.cookie_secrets.as_ref().filter(|_| reads.dns).and_then(|file| {
             let read = loader.secrets(file);
             loader.or_last("cookie secrets", read, last.and_then(|last| last.secrets.clone()))
         });
         let keys = loader.agent_keys(&config, keys, last);
-        let nothing = door::Directories::new();
-        let (door, directories) = match reads.door {
-            true => loader.door(&config, last.map_or(&nothing, |last| &last.directories)),
-            false => Default::default(),
-        };
+        let (door, directories) = loader.door(&config, reads.door, last.map(|last| &last.directories));
         let Loader { stamps, complaints, errors, zone_files, .. } = loader;
         match zones {
             Some(zones) if errors.is_empty() => {
@@ -392,6 +384,16 @@ impl Loader {
                 None
             }
         }
+    }
+
+    fn certificate_or_last(
+        &mut self,
+        what: &str,
+        files: Option<&CertificateFiles>,
+        last: Option<Certificate>,
+    ) -> Option<Certificate> {
+        let read = self.certificate(files?);
+        self.or_last(what, read, last)
     }
 
     fn certificate(&mut self, files: &CertificateFiles) -> Result<Certificate, String> {

@@ -1,4 +1,4 @@
-//! What must hold for any packet, any zone file and any page. Two run it: the fuzzer's targets beside it, and `tests/fuzz/main.rs`
+//! What must hold for any packet, any zone file, any page and any bytes at the front door. Two run it: the fuzzer's targets beside it, and `tests/fuzz/main.rs`
 //! in every test run.
 
 use std::borrow::Cow;
@@ -10,6 +10,10 @@ use std::time::Duration;
 use daemun_dns::cookie::Secrets;
 use daemun_dns::{Identity, Metrics, Peer, Responder, State, Transport, Zones, wire, zone_file};
 use daemun_fleet::{Clock, Config, FleetView, Placer, Places, Steering};
+use daemun_gateway::asset::Effort;
+use daemun_gateway::files::{Files, asset};
+use daemun_gateway::request::{Route, route};
+use daemun_gateway::serve::replay;
 use daemun_gateway::ssi::{Fragment, Include, Limits, Sources, Template, assemble};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -196,4 +200,126 @@ pub(crate) fn ssi(data: &[u8]) {
     assert!(page.missing.iter().all(|path| paths.contains(&path.as_str())));
     paths.sort_unstable();
     assert!(paths.is_sorted_by(|one, other| one < other), "asked for once");
+}
+
+/// What stands in each file that the fuzzed door has; nothing else may ever be sent as a body of 200, but the page and lists.
+const FILES: [(&str, &str); 3] =
+    [("/a.txt", "file a"), ("/b/index.html", "<p>file b</p>"), ("/main.3f2a91bc.js", "let file = 'c'")];
+const PAGE: &str = "<p>the page</p></html>";
+
+fn door() -> Arc<daemun_gateway::Door> {
+    thread_local! {
+        static DOOR: OnceCell<Arc<daemun_gateway::Door>> = const { OnceCell::new() };
+    }
+    DOOR.with(|door| {
+        let made = door.get_or_init(|| {
+            let placer = placer();
+            let mut files = Files::default();
+            for (path, body) in FILES {
+                files.insert(path.to_owned(), Arc::new(asset(path, body.into(), 0, &[], Effort::Often)));
+            }
+            let host = placer.steering().config().gateway.hosts[0].clone();
+            let host =
+                daemun_gateway::HostFiles { host, page: Some(Ok(PAGE.into())), files: Arc::new(files) };
+            let files = daemun_gateway::DoorFiles { hosts: vec![host], is_meant: false };
+            let settings = daemun_gateway::Settings {
+                me: "seoul".to_owned(),
+                metrics: daemun_gateway::Metrics::new(&prometheus::Registry::new())
+                    .expect("a fresh registry"),
+                clock: Clock { monotonic: || Duration::from_secs(9), unix_ms: || 1_800_000_000_000 },
+                kept: std::collections::BTreeMap::new(),
+            };
+            daemun_gateway::Door::new(settings, placer, Arc::new(files))
+        });
+        Arc::clone(made)
+    })
+}
+
+/// Any bytes at the front door: the replies are whole, as many as there can be requests, and the same however the bytes come.
+pub(crate) fn request(data: &[u8]) {
+    const PIECE: usize = 2 * 1024;
+    let door = door();
+    let peer = IpAddr::from([198, 51, 100, 53]);
+    let pieces: Vec<&[u8]> = data.chunks(PIECE).collect();
+    let whole = replay(&door, peer, &pieces);
+    check_replies(data, &whole.replies);
+    // Cut in two at a place that depends on the bytes; read byte by byte, as they end.
+    let sum: usize = data.iter().map(|byte| usize::from(*byte)).sum();
+    let (first, second) = data.split_at(sum % (data.len() + 1));
+    let pieces: Vec<&[u8]> = first.chunks(PIECE).chain(second.chunks(1)).collect();
+    let cut = replay(&door, peer, &pieces);
+    assert_eq!(String::from_utf8_lossy(&cut.replies), String::from_utf8_lossy(&whole.replies), "cut");
+    assert_eq!(cut.is_http2, whole.is_http2, "cut");
+}
+
+/// That some bytes are replies as RFC 9112 has them, to at most as many requests as there are empty lines.
+pub(crate) fn check_replies(asked: &[u8], replies: &[u8]) {
+    let ends = asked.windows(2).filter(|pair| *pair == b"\n\r" || *pair == b"\n\n").count();
+    // A refusal may come before the end of a head.
+    let (mut rest, mut count) = (replies, 0);
+    while !rest.is_empty() {
+        count += 1;
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+        let head = std::str::from_utf8(&rest[..end]).expect("text");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
+        let status: u16 = status[..3].parse().expect("a status");
+        let known = [200, 204, 206, 301, 304, 400, 404, 405, 412, 414, 416, 431, 503];
+        assert!(known.contains(&status), "{status}");
+        let fields: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").expect("a field")).collect();
+        let all = |name: &str| {
+            fields.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value).collect::<Vec<_>>()
+        };
+        assert_eq!(all("date"), ["Fri, 15 Jan 2027 08:00:00 GMT"]);
+        assert!(fields.iter().all(|(name, value)| {
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && value.bytes().all(|byte| byte != b'\r' && byte != b'\n' && byte != 0)
+        }));
+        rest = &rest[end + 4..];
+        if !all("transfer-encoding").is_empty() {
+            // A stream: what follows is chunks, and nothing else ever.
+            assert_eq!((all("transfer-encoding"), all("connection")), (vec!["chunked"], vec!["close"]));
+            return;
+        }
+        let lengths = all("content-length");
+        if matches!(status, 204 | 304) {
+            assert!(lengths.is_empty());
+            continue;
+        }
+        let [length] = lengths[..] else { panic!("{} lengths", lengths.len()) };
+        let length: usize = length.parse().expect("a number");
+        // A reply to HEAD has a length and no body.
+        let has_body = rest.len() >= length && !rest.starts_with(b"HTTP/1.1 ");
+        if length > 0 && has_body && status == 200 {
+            let body = &rest[..length];
+            let is_file = FILES.iter().any(|(_, file)| file.as_bytes() == body) || body == PAGE.as_bytes();
+            let is_coded = !all("content-encoding").is_empty();
+            let is_made =
+                body.starts_with(b"{\"v\":1,") || all("content-type")[0].starts_with("text/javascript");
+            assert!(is_file || is_coded || is_made, "{}", String::from_utf8_lossy(body));
+        }
+        rest = if has_body { &rest[length..] } else { rest };
+    }
+    assert!(count <= ends + 1, "{count} replies to {ends} requests");
+}
+
+/// Any method, path and query: what is asked for is clear, or refused.
+pub(crate) fn path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (method, target) = text.split_once(' ').unwrap_or(("GET", text));
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let Ok(method) = method.parse() else { return };
+    match route(&method, path, query) {
+        Ok(Route::File(path)) => {
+            assert!(path.starts_with('/') && !path.contains(['\\', '\0', '\r', '\n']), "{path}");
+            let is_hidden = |part: &str| part.starts_with('.') && part != ".well-known";
+            assert!(!path.split('/').any(is_hidden), "{path}");
+        }
+        Ok(Route::Servers(asked) | Route::Watch(asked)) => {
+            assert!(asked.wait.is_none_or(|wait| wait <= Duration::from_secs(55)));
+            assert!(asked.key.is_none_or(|key| key.len() <= 256));
+        }
+        Ok(_) => {}
+        Err(refused) => assert!(refused.status.is_client_error() && !refused.why.is_empty()),
+    }
 }

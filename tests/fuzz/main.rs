@@ -101,6 +101,43 @@ fn any_page() {
     run("ssi", bodies::ssi);
 }
 
+#[test]
+fn any_bytes_at_the_door() {
+    run("request", bodies::request);
+}
+
+#[test]
+fn any_path() {
+    run("path", bodies::path);
+}
+
+/// The check itself: replies of a door that break a rule are caught.
+#[test]
+fn a_reply_of_a_door_that_breaks_a_rule_is_caught() {
+    let asked = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let good = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 22\r\n\
+                date: Fri, 15 Jan 2027 08:00:00 GMT\r\n\r\n<p>the page</p></html>";
+    bodies::check_replies(asked, good.as_bytes());
+    for (what, from, to) in [
+        ("a body that no file has", "the page", "a secret"),
+        ("no length", "content-length: 22\r\n", ""),
+        ("two lengths", "content-length: 22", "content-length: 22\r\ncontent-length: 22"),
+        ("a shorter length: the rest is no reply", "length: 22", "length: 21"),
+        ("no date", "date: Fri", "dated: Fri"),
+        ("a status that is never answered", "200 OK", "502 Bad"),
+        ("a broken line", "text/html", "text\nhtml"),
+        ("both", "content-length: 22", "content-length: 22\r\ntransfer-encoding: chunked"),
+    ] {
+        let broken = good.replacen(from, to, 1);
+        assert_ne!(broken, good, "{what}");
+        assert!(catch_unwind(|| bodies::check_replies(asked, broken.as_bytes())).is_err(), "{what}");
+    }
+    assert!(
+        catch_unwind(|| bodies::check_replies(asked, good.repeat(3).as_bytes())).is_err(),
+        "three replies to one"
+    );
+}
+
 /// The check itself: replies that break a rule are caught.
 #[test]
 fn a_reply_that_breaks_a_rule_is_caught() {

@@ -61,7 +61,7 @@ async fn http<S>(stream: &mut S, peer: IpAddr, place: Place, shared: &Arc<Shared
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    match http1::serve(stream, peer, &place, shared).await {
+    match http1::serve(stream, peer, &place, &shared.door).await {
         Ok(Left::Over) => {}
         Ok(Left::Http2(read)) => Box::pin(http2(stream, read, peer, place, shared)).await,
         Err(error) => tracing::debug!(%error, %peer, "a connection of the front door"),

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::connection::answer_to;
-use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, Shared};
+use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX};
 use crate::answer::{Answer, refusal};
 use crate::body::Body;
 use crate::message::{Asked, Reply};
@@ -60,11 +60,15 @@ enum Step {
 }
 
 /// Serves requests until the connection ends, or turns out to be of HTTP/2.
-pub(super) async fn serve<S>(stream: &mut S, peer: IpAddr, place: &Place, shared: &Shared) -> io::Result<Left>
+pub(super) async fn serve<S>(
+    stream: &mut S,
+    peer: IpAddr,
+    place: &Place,
+    door: &Arc<Door>,
+) -> io::Result<Left>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let door = &shared.door;
     place.set_patience(HEAD_TIMEOUT);
     let mut one = Connection {
         stream,
@@ -219,8 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.flush().await?;
             self.place.set_patience(Duration::ZERO);
             let piece = tokio::select! {
+                biased;
                 piece = events.next() => piece,
-                // Nobody has anything to say while a stream comes, but that it goes.
                 gone = gone(self.stream) => {
                     gone?;
                     return Ok(());
@@ -290,10 +294,16 @@ async fn write<S: AsyncWrite + Unpin>(
     }
 }
 
-/// Ends when the client does, or says something it should not.
+/// Ends when the client does, or says more than anybody would while a stream comes.
 async fn gone<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
-    let mut nothing = [0; 1];
-    stream.read(&mut nothing).await.map(drop)
+    let (mut ignored, mut bytes) = ([0; 512], 0);
+    while bytes < LINGER_BYTES_MAX {
+        match stream.read(&mut ignored).await? {
+            0 => break,
+            read => bytes += read,
+        }
+    }
+    Ok(())
 }
 
 /// What the first head in some bytes asks for.

@@ -7,6 +7,7 @@
 mod connection;
 mod eager;
 mod http1;
+mod replay;
 mod stream;
 
 use std::io;
@@ -33,6 +34,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::Door;
 use connection::connection;
 use eager::Eager;
+
+pub use replay::{Replayed, replay};
 
 /// Connections at once. In all: bounds memory (each holds its buffers, 50 KiB with TLS at most). For one client: more than
 /// a browser opens, and than a proxy that is not one of ours needs.
