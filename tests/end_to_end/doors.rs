@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -12,36 +12,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::curl::{Seen, curl};
 use crate::fleet::{Fleet, needs, text, wait};
 
 const ALL: &str = "dns,gateway,sync";
-
-/// What `curl` shows.
-struct Seen {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Seen {
-    fn of(output: &Output) -> Option<Self> {
-        let shown = output.status.success().then(|| text(&output.stdout))?;
-        let (head, body) = shown.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Self { status, head: head.to_lowercase().replace('\r', ""), body: body.to_owned() })
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let found = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        found.unwrap_or_default()
-    }
-}
-
-fn curl(arguments: &[&str]) -> Option<Seen> {
-    needs("/usr/bin/curl", "curl");
-    let quiet = ["-sS", "-D", "-", "--max-time", "5", "--path-as-is"];
-    Seen::of(&Command::new("curl").args(quiet).args(arguments).output().unwrap())
-}
 
 fn get(url: &str) -> Seen {
     curl(&[url]).unwrap_or_else(|| panic!("no answer from {url}"))

@@ -8,6 +8,7 @@ mod audits;
 mod browser;
 mod client;
 mod command_line;
+mod curl;
 mod deploy;
 mod doors;
 mod drains;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::connection::answer_to;
-use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX};
+use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, about_now_ms};
 use crate::answer::{Answer, refusal};
 use crate::body::Body;
 use crate::message::{Asked, Reply};
@@ -121,7 +121,7 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Answers all that is there; false: the connection is to end.
     async fn answer_all(&mut self, peer: IpAddr) -> io::Result<bool> {
-        self.now_ms = self.door.now_ms();
+        self.now_ms = about_now_ms(self.door);
         let mut goes_on = true;
         while goes_on && !self.input.is_empty() {
             match step(self.door, peer, &self.input) {

@@ -10,6 +10,7 @@ mod http1;
 mod replay;
 mod stream;
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::num::NonZero;
@@ -64,6 +65,22 @@ const LOOK: Duration = Duration::from_millis(50);
 const SLOW_LOOK: Duration = Duration::from_secs(1);
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the clock is read for what may be as imprecise: when a connection was last active, the date in replies.
+const TICK: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// The time at the last tick of this thread; 0: it has none.
+    static NOW_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The time, as of the last tick.
+fn about_now_ms(door: &Door) -> u64 {
+    match NOW_MS.get() {
+        0 => door.now_ms(),
+        now_ms => now_ms,
+    }
+}
 
 /// Why the door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -248,8 +265,9 @@ async fn accept_all(sockets: Sockets, shared: Arc<Shared>) {
             }
         }
     }
-    // A timer that is set anew with each request is never the first to end: setting it costs no system call.
-    let mut ticks = interval(Duration::from_secs(1));
+    // Beside the clock: a timer that is set anew with each request is never the first to end, so setting it costs no system
+    // call.
+    let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -258,7 +276,7 @@ async fn accept_all(sockets: Sockets, shared: Arc<Shared>) {
                 Some(Err(error)) => tracing::error!(%error, "a listener of the front door ended"),
                 None => return,
             },
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => NOW_MS.set(shared.door.now_ms()),
         }
     }
 }
