@@ -292,6 +292,8 @@ fn a_full_disk_refuses_writes_and_keeps_reads() {
         wait("frankfurt to have it", || (fleet.get("frankfurt", path)?.len() == value.len()).then_some(()));
     }
     wait("it to be told", || {
+        // What is small may still fit, and is then the last that is known.
+        assert_eq!(client.ask("PUT", "/v1/kv/full/more", &value).unwrap().0, 507);
         let failure = fleet.store_status("seoul")?["failure"].as_str()?.to_owned();
         failure.contains("full").then_some(())
     });
