@@ -199,6 +199,12 @@ impl Place {
         self.end.notified().await;
     }
 
+    /// Whether the place is another's by now, or nobody's.
+    pub fn is_lost(&self) -> bool {
+        let table = self.connections.table.lock().unwrap_or_else(PoisonError::into_inner);
+        !table.entries.contains_key(&self.number)
+    }
+
     /// Who the client is has been learnt from a proxy.
     pub fn belongs_to(&self, client: IpAddr) {
         let client = Some(key(client));
@@ -242,10 +248,6 @@ mod tests {
         Connections::new(Caps { total, per_client }, Nobody)
     }
 
-    fn is_evicted(place: &Place) -> bool {
-        !place.connections.table.lock().unwrap().entries.contains_key(&place.number)
-    }
-
     #[test]
     fn the_longest_idle_makes_room() {
         let all = connections(3, 3);
@@ -253,9 +255,9 @@ mod tests {
             (0..3).map(|host| all.admit(Some(IpAddr::from([192, 0, 2, host])), u64::from(host))).collect();
         places[0].touch(50);
         let newcomer = all.admit("192.0.2.9".parse().ok(), 60);
-        assert_eq!(places.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(places.iter().map(Place::is_lost).collect::<Vec<_>>(), [false, true, false]);
         drop(places);
-        assert!(!is_evicted(&newcomer));
+        assert!(!newcomer.is_lost());
         let table = all.table.lock().unwrap();
         assert_eq!((table.entries.len(), table.by_client.len()), (1, 1));
     }
@@ -266,12 +268,12 @@ mod tests {
         let other = all.admit("192.0.2.1".parse().ok(), 0);
         let mine: Vec<Place> =
             (0..3).map(|port| all.admit(format!("2001:db8::{port}").parse().ok(), 10 + port)).collect();
-        assert!(!is_evicted(&other), "idle for longer, but not of this client");
-        assert_eq!(mine.iter().map(is_evicted).collect::<Vec<_>>(), [true, false, false]);
+        assert!(!other.is_lost(), "idle for longer, but not of this client");
+        assert_eq!(mine.iter().map(Place::is_lost).collect::<Vec<_>>(), [true, false, false]);
         let behind_proxy = all.admit(None, 20);
         behind_proxy.belongs_to("2001:db8::9".parse().unwrap());
-        assert_eq!(mine.iter().map(is_evicted).collect::<Vec<_>>(), [true, true, false]);
-        assert!(!is_evicted(&behind_proxy));
+        assert_eq!(mine.iter().map(Place::is_lost).collect::<Vec<_>>(), [true, true, false]);
+        assert!(!behind_proxy.is_lost());
     }
 
     #[test]
@@ -282,9 +284,9 @@ mod tests {
         busy.set_patience(Duration::from_secs(15));
         busy.touch(10_000);
         all.end_slow(14_999);
-        assert!(!is_evicted(&slow));
+        assert!(!slow.is_lost());
         all.end_slow(15_000);
-        assert_eq!([&slow, &busy, &free].map(is_evicted), [true, false, false]);
+        assert_eq!([&slow, &busy, &free].map(|place| place.is_lost()), [true, false, false]);
     }
 
     #[test]

@@ -36,7 +36,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// # Errors
 /// When no HTTP client can be made.
 pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
-    let client = client(&[])?;
+    // Made when it is needed: it knows whom the machine trusts, which is a megabyte.
+    let mut made: Option<Client> = None;
     let mut changed = door.changed.subscribe();
     let mut fetches = JoinSet::new();
     let mut asking = JoinSet::new();
@@ -46,7 +47,10 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
         let (due, next, origins) = door.due();
         for one in due {
             let Some(url) = origins.get(one.origin).map(|origin| origin.url.clone()) else { continue };
-            let client = client.clone();
+            let client = match &made {
+                Some(client) => client.clone(),
+                None => made.insert(client(&[])?).clone(),
+            };
             fetches.spawn(async move {
                 let got = fragment(&client, url, &one).await;
                 (one, got)

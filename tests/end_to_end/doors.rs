@@ -362,7 +362,10 @@ fn written_until_closed(
 
 #[test]
 fn connections_that_are_made_to_hurt() {
-    let mut fleet = Fleet::new(72, "");
+    let mut fleet = seoul(72, "directory = \"www\"\n", "");
+    fs::create_dir_all(fleet.path("www")).unwrap();
+    fs::write(fleet.path("www/index.html"), page("shop")).unwrap();
+    fs::write(fleet.path("www/large.png"), vec![7; 8 << 20]).unwrap();
     fleet.start("seoul", ALL);
     let url = wait_for_door(&fleet, "seoul");
     let address = SocketAddr::from((fleet.address("seoul"), 8080));
@@ -400,6 +403,11 @@ fn connections_that_are_made_to_hurt() {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     }
+    // And such as ask for much, and take nothing of it.
+    let deaf: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+    for mut stream in &deaf {
+        stream.write_all(&b"GET /large.png HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10)).unwrap();
+    }
     let mut ended = 0;
     wait("slow clients to be ended", || {
         ended = slow.iter_mut().map(|stream| usize::from(stream.write_all(b"y").is_err())).sum();
@@ -407,8 +415,11 @@ fn connections_that_are_made_to_hurt() {
         thread::sleep(Duration::from_millis(200));
         (ended == 300).then_some(())
     });
-    let closed = fleet.metric("seoul", "daemun_gateway_connections_closed_total", "idle");
-    assert!(closed >= 300.0, "{closed}");
+    wait("the deaf to be ended too", || {
+        let closed = fleet.metric("seoul", "daemun_gateway_connections_closed_total", "idle");
+        let open = fleet.metric("seoul", "daemun_gateway_connections", "");
+        (closed >= 320.0 && open < 5.0).then_some(())
+    });
     assert_eq!(fleet.metric("seoul", "daemun_gateway_panics_total", ""), 0.0);
     fleet.signal("seoul", ALL, Signal::SIGTERM);
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use crate::message::Fields;
 
-const BROTLI_WINDOW: i32 = 22;
+/// Base two logarithm of the largest window of brotli; a larger one would want more of its client, too.
+const WINDOW_MAX: u32 = 22;
+/// And of the smallest.
+const WINDOW_MIN: u32 = 10;
 /// What is larger is coded with less effort: the best takes a second for each megabyte.
 const SLOWLY_BYTES_MAX: usize = 128 * 1024;
 
@@ -51,13 +54,14 @@ impl Coding {
                 let (mut input, mut output) = (body.as_ref(), Vec::new());
                 let parameters = brotli::enc::BrotliEncoderParams {
                     quality: if is_once { 11 } else { 5 },
-                    lgwin: BROTLI_WINDOW,
+                    lgwin: window(body.len()),
                     size_hint: body.len(),
                     ..Default::default()
                 };
                 brotli::BrotliCompress(&mut input, &mut output, &parameters).map(|_| output)
             }
-            Coding::Zstd => zstd::encode_all(body.as_ref(), if is_once { 19 } else { 3 }),
+            // With the size known beforehand its tables are no larger than they need be.
+            Coding::Zstd => zstd::bulk::compress(body, if is_once { 19 } else { 3 }),
             Coding::Gzip => {
                 let level = flate2::Compression::new(if is_once { 9 } else { 6 });
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
@@ -66,6 +70,12 @@ impl Coding {
         };
         coded.map_or_else(|_| body.clone(), Bytes::from)
     }
+}
+
+/// The window for so many bytes: what it is larger than they are is only memory.
+fn window(bytes: usize) -> i32 {
+    let bits = usize::BITS - bytes.leading_zeros() + 1;
+    bits.clamp(WINDOW_MIN, WINDOW_MAX) as i32
 }
 
 /// Whether a media type is not compressed already.

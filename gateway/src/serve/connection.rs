@@ -42,7 +42,7 @@ pub(super) async fn connection(
         // What is larger than the plain case is apart, so that the plain case need not make room for it.
         (Some(tls), true) => Box::pin(secure(stream, tls, peer, place, &shared)).await,
         (None, true) => tracing::error!("a TLS listener without a certificate"),
-        (_, false) => http(&mut stream, peer, place, &shared).await,
+        (_, false) => http(&mut stream, peer, place, &shared, false).await,
     }
 }
 
@@ -51,17 +51,17 @@ async fn secure(stream: Eager, tls: &TlsAcceptor, peer: IpAddr, place: Place, sh
         Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             http2(&mut stream, BytesMut::new(), peer, place, shared).await;
         }
-        Ok(Ok(mut stream)) => http(&mut stream, peer, place, shared).await,
+        Ok(Ok(mut stream)) => http(&mut stream, peer, place, shared, true).await,
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a handshake at the front door"),
         Err(_) => place.closed("handshake"),
     }
 }
 
-async fn http<S>(stream: &mut S, peer: IpAddr, place: Place, shared: &Arc<Shared>)
+async fn http<S>(stream: &mut S, peer: IpAddr, place: Place, shared: &Arc<Shared>, is_secure: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    match http1::serve(stream, peer, &place, &shared.door).await {
+    match http1::serve(stream, peer, &place, &shared.door, is_secure).await {
         Ok(Left::Over) => {}
         Ok(Left::Http2(read)) => Box::pin(http2(stream, read, peer, place, shared)).await,
         Err(error) => tracing::debug!(%error, %peer, "a connection of the front door"),

@@ -65,6 +65,7 @@ pub(super) async fn serve<S>(
     peer: IpAddr,
     place: &Place,
     door: &Arc<Door>,
+    is_secure: bool,
 ) -> io::Result<Left>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -80,7 +81,7 @@ where
         is_unsure: false,
     };
     let mut ended = pin!(place.ended());
-    let mut is_first = true;
+    let (mut is_first, mut is_ending) = (true, false);
     loop {
         one.input.reserve(READ_BYTES);
         let read = tokio::select! {
@@ -99,8 +100,24 @@ where
             continue;
         }
         is_first = false;
-        if !one.answer_all(peer).await? {
-            one.linger().await;
+        let goes_on = {
+            let mut answering = pin!(one.answer_all(peer));
+            loop {
+                tokio::select! {
+                    biased;
+                    goes_on = answering.as_mut() => break goes_on?,
+                    () = ended.as_mut(), if !is_ending => {
+                        // Who does not take what it is sent does not keep its place; if the door closes, this is finished.
+                        if place.is_lost() {
+                            return Ok(Left::Over);
+                        }
+                        is_ending = true;
+                    }
+                }
+            }
+        };
+        if !goes_on || is_ending {
+            one.linger(is_secure).await;
             return Ok(Left::Over);
         }
     }
@@ -252,8 +269,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Lets the client see the end before it is there, if there may be more of it that nobody has read: a close would then
     /// be a reset, which may take the reply along.
-    async fn linger(&mut self) {
+    async fn linger(&mut self, is_secure: bool) {
         if !self.is_unsure && self.input.is_empty() {
+            if is_secure {
+                // That this is the end is for the other end to know (RFC 8446 section 6.1).
+                let _ = timeout(LINGER, self.stream.shutdown()).await;
+            }
             return;
         }
         if self.stream.shutdown().await.is_err() {

@@ -34,7 +34,7 @@ pub fn replay(door: &Arc<Door>, peer: IpAddr, pieces: &[&[u8]]) -> Replayed {
     }
     let left = RUNTIME.with(|runtime| {
         let _within = runtime.as_ref().ok().map(Runtime::enter);
-        let mut serving = pin!(serve(&mut stream, peer, &place, door));
+        let mut serving = pin!(serve(&mut stream, peer, &place, door, false));
         serving.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     });
     Replayed { is_http2: matches!(left, Poll::Ready(Ok(Left::Http2(_)))), replies: stream.replies }
