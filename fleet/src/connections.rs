@@ -101,7 +101,7 @@ impl Connections {
     pub fn admit(self: &Arc<Self>, client: Option<IpAddr>, now_ms: u64) -> Place {
         let activity = Arc::new(Activity { active_ms: AtomicU64::new(now_ms), ..Activity::default() });
         let end = Arc::new(Notify::new());
-        let client = client.map(key);
+        let client = client.map(network);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(&mut table, client);
         table.number += 1;
@@ -169,8 +169,8 @@ impl Connections {
     }
 }
 
-/// Whoever has an IPv6 address has a /64 of them.
-fn key(client: IpAddr) -> IpAddr {
+/// What counts as one client: whoever has an IPv6 address has a /64 of them.
+pub fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -207,7 +207,7 @@ impl Place {
 
     /// Who the client is has been learnt from a proxy.
     pub fn belongs_to(&self, client: IpAddr) {
-        let client = Some(key(client));
+        let client = Some(network(client));
         let mut table = self.connections.table.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mine) = table.remove(self.number) else { return };
         self.connections.make_room(&mut table, client);

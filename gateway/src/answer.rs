@@ -36,6 +36,13 @@ pub(crate) struct Question {
     key: Option<String>,
 }
 
+impl Question {
+    /// Who asks.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client.first_address()
+    }
+}
+
 impl Door {
     /// The answer to a request from `peer`.
     pub fn respond(self: &Arc<Self>, request: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Answer {
@@ -189,7 +196,7 @@ impl Door {
             drop(assignments);
             list.servers[..=at].rotate_right(1);
         }
-        Arc::new(Listing::new(list, &headers))
+        Arc::new(Listing::of_one(&list, &headers))
     }
 
     /// The list, as this client knows it or not.
@@ -253,7 +260,6 @@ pub(crate) fn share(state: &State, asked: &(impl Fields + ?Sized), reply: Reply)
     let Some(origin) = asked.first("origin").and_then(|origin| std::str::from_utf8(origin).ok()) else {
         return reply;
     };
-    let reply = reply.with(header::VARY, HeaderValue::from_static("origin"));
     let host = origin.split_once("://").and_then(|(_, host)| host.parse::<Authority>().ok());
     let may = state.placer.steering().config().gateway.cors.iter().any(|one| one == origin)
         || host.is_some_and(|host| state.readers.contains(host.host()));

@@ -63,7 +63,8 @@ impl Asset {
     }
 
     fn made(kind: &Kind, tag: &str, body: Bytes, modified_unix: Option<u64>) -> Self {
-        let worth_it = coding::pays(kind.media_type) && body.len() >= CODED_BYTES_MIN;
+        let is_coded = kind.effort != Effort::None && body.len() >= CODED_BYTES_MIN;
+        let worth_it = is_coded && coding::pays(kind.media_type);
         let coded = Coding::ALL.into_iter().filter(|_| worth_it).filter_map(|coding| {
             let coded = coding.encode(&body, kind.effort);
             (coded.len() < body.len()).then_some((coding, coded))
@@ -76,9 +77,9 @@ impl Asset {
             let mut brief = HeaderMap::new();
             brief.insert(header::ETAG, tag.clone());
             brief.insert(header::CACHE_CONTROL, HeaderValue::from_static(kind.cache));
-            if varies {
-                brief.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-            }
+            // Who may read it depends on whose page asks, whether this one says so or not.
+            let vary = if varies { "accept-encoding, origin" } else { "origin" };
+            brief.insert(header::VARY, HeaderValue::from_static(vary));
             let mut head = brief.clone();
             head.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
             if let Some(seconds) = modified_unix {
@@ -153,8 +154,16 @@ impl Asset {
                 }
             },
         };
-        let is_sent = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-        let head = if is_sent { form.head.clone() } else { form.brief.clone() };
+        let head = match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => form.head.clone(),
+            StatusCode::NOT_MODIFIED => form.brief.clone(),
+            _ => {
+                // What holds for this request alone must not be kept for others.
+                let mut fields = form.brief.fields().clone();
+                fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                Head::new(fields)
+            }
+        };
         let more = range.map(|range| (header::CONTENT_RANGE, value(range))).into_iter().collect();
         Reply { status, head, more, body: Body::from(body) }
     }
@@ -216,6 +225,8 @@ impl Asset {
                 _ => Range::Whole,
             },
             Err(_) if asked.contains(&b',') => Range::Whole,
+            // The last so many bytes of fewer are all of them (section 14.1.2).
+            Err(_) if asked.starts_with(b"bytes=-") && size > 0 => Range::Part(0, form.body.len() - 1),
             Err(_) => Range::OutOfBounds,
         }
     }

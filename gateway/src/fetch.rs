@@ -28,6 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often other doors are asked, as long as there is no page here.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// For how long at the least pages stay as they are, whatever comes of their fragments.
+const GATHER: Duration = Duration::from_millis(250);
 /// How often it is looked at what only time changes.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,7 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
     let mut asking = JoinSet::new();
     let mut asked = None;
     let mut looked = Duration::ZERO;
+    let (mut is_changed, mut remade) = (false, Duration::ZERO);
     loop {
         let (due, next, origins) = door.due();
         for one in due {
@@ -65,6 +68,12 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
             asked = Some(now);
             asking.spawn(ask_doors(Arc::clone(&door), bare));
         }
+        // Fragments that come together are shown together.
+        if is_changed && now.saturating_sub(remade) >= GATHER {
+            (is_changed, remade) = (false, now);
+            door.remake(|_, _| {});
+            continue;
+        }
         if now.saturating_sub(looked) >= LOOK {
             looked = now;
             door.look();
@@ -72,11 +81,11 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
         tokio::select! {
             Some(done) = fetches.join_next() => {
                 if let Ok((one, got)) = done {
-                    door.fetched(&one, got);
+                    is_changed |= door.fetched(&one, got);
                 }
             }
             Some(_) = asking.join_next() => {}
-            () = sleep(pause(next, now)) => {}
+            () = sleep(if is_changed { GATHER } else { pause(next, now) }) => {}
             _ = changed.changed() => {}
         }
     }
@@ -209,8 +218,8 @@ impl Door {
         (due, next, origins)
     }
 
-    /// A fetch has come to its end.
-    fn fetched(&self, fetch: &Fetch, got: Result<Bytes, FetchError>) {
+    /// A fetch has come to its end: whether pages are others for it.
+    fn fetched(&self, fetch: &Fetch, got: Result<Bytes, FetchError>) -> bool {
         let outcome = match &got {
             Ok(_) => "fetched",
             Err(FetchError::Connect(_)) => "no_connection",
@@ -236,10 +245,7 @@ impl Door {
         let changed = making.fragments.done(now, fetch, got);
         let stale = making.fragments.counts(now).stale;
         self.metrics.fragments_stale.set(i64::try_from(stale).unwrap_or(i64::MAX));
-        drop(making);
-        if matches!(changed, Changed::Yes) {
-            self.remake(|_, _| {});
-        }
+        matches!(changed, Changed::Yes)
     }
 
     /// A page that was not believed may be by now, and a server that was kept may have to go.

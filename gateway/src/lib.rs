@@ -26,7 +26,7 @@ pub mod ssi;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -44,6 +44,7 @@ pub use metrics::{Metrics, RouteName};
 use page::{LastGood, PageFile, PageSource};
 pub use panics::is_guarded;
 use preserve::Kept;
+use watch::Waiting;
 
 /// Headers of everything, unless the config has others of their names.
 const HARDENED: [(HeaderName, &str); 3] = [
@@ -140,7 +141,7 @@ pub struct Door {
     making: Mutex<Making>,
     assignments: Mutex<Assignments>,
     scripts: [Asset; 2],
-    watchers: AtomicUsize,
+    waiting: Mutex<Waiting>,
     is_draining: AtomicBool,
     /// Told of each new state, and at the end.
     changed: tokio::sync::watch::Sender<u64>,
@@ -168,7 +169,7 @@ impl Door {
                 script(include_str!("../assets/daemun.js")),
                 script(include_str!("../assets/daemun-page.js")),
             ],
-            watchers: AtomicUsize::new(0),
+            waiting: Mutex::default(),
             is_draining: AtomicBool::new(false),
             changed: tokio::sync::watch::Sender::new(0),
             metrics,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use daemun_fleet::location::Country;
 use hyper::header::{HeaderName, HeaderValue};
 
@@ -83,30 +82,40 @@ impl Listings {
     }
 }
 
-impl Listing {
-    pub(crate) fn new(list: ServerList, headers: &[(HeaderName, HeaderValue)]) -> Self {
-        let likeness = likeness(&list);
-        let body = Bytes::from(serde_json::to_vec(&list).unwrap_or_default());
-        let asset = Asset::alike(&KIND, body, likeness.as_bytes());
-        let asset = asset.with_headers(headers.iter().map(|(name, value)| (name, value)));
-        let made_unix_ms = 0;
-        Self { asset, likeness, generation: list.generation, made_unix_ms }
-    }
+/// For one client alone: to code it would cost more than to send it.
+const OF_ONE: Kind = Kind { effort: Effort::None, ..KIND };
 
+impl Listing {
+    /// For all who rank alike.
     pub(crate) fn made(
         lister: &Lister<'_>,
         asked: &Wanted<'_>,
         headers: &[(HeaderName, HeaderValue)],
         now_unix_ms: u64,
     ) -> Self {
-        Self { made_unix_ms: now_unix_ms, ..Self::new(lister.list(asked, now_unix_ms), headers) }
+        Self::new(&lister.list(asked, now_unix_ms), &KIND, headers, now_unix_ms)
+    }
+
+    /// In the order of one client's key.
+    pub(crate) fn of_one(list: &ServerList, headers: &[(HeaderName, HeaderValue)]) -> Self {
+        Self::new(list, &OF_ONE, headers, 0)
+    }
+
+    fn new(list: &ServerList, kind: &Kind, headers: &[(HeaderName, HeaderValue)], made_unix_ms: u64) -> Self {
+        let body = serde_json::to_vec(list).unwrap_or_default();
+        let likeness = likeness(&body);
+        let asset = Asset::alike(kind, body.into(), likeness.as_bytes());
+        let asset = asset.with_headers(headers.iter().map(|(name, value)| (name, value)));
+        Self { asset, likeness, generation: list.generation, made_unix_ms }
     }
 }
 
-/// What two lists have in common that differ in nothing that matters.
-pub(crate) fn likeness(list: &ServerList) -> String {
-    let bare = ServerList { generation: 0, issued: String::new(), ..list.clone() };
-    crate::asset::digest(&serde_json::to_vec(&bare).unwrap_or_default())
+/// What two lists, as JSON, have in common that differ in nothing that matters: all that comes after the generation and the
+/// moment.
+pub(crate) fn likeness(list: &[u8]) -> String {
+    const AFTER: &[u8] = b",\"ttl\":";
+    let at = list.windows(AFTER.len()).position(|window| window == AFTER).unwrap_or_default();
+    crate::asset::digest(&list[at..])
 }
 
 /// Whether what a client has is this.

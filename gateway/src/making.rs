@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use daemun_fleet::config::{Config, DOOR_ROLE};
+use daemun_fleet::config::{Config, DOOR_ROLE, VirtualHost};
 use daemun_fleet::places::Place;
 use daemun_fleet::{Clock, Placer};
 use hyper::header::{self, HeaderValue};
@@ -30,6 +30,9 @@ const COMPILED_IN_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 const ASSEMBLED: Kind =
     Kind { media_type: "text/html; charset=utf-8", cache: "no-cache", effort: Effort::Often };
 
+/// By host, as the config has it, and path.
+type Assembled = HashMap<(VirtualHost, String), Arc<Asset>>;
+
 /// What states are made from, and what they leave behind.
 #[derive(Debug)]
 pub(crate) struct Making {
@@ -40,6 +43,8 @@ pub(crate) struct Making {
     pub(crate) kept: Vec<Kept>,
     pub(crate) complaints: Vec<String>,
     pub(crate) fragments: FragmentCache,
+    /// Files as they were put together the last time.
+    assembled: Assembled,
     /// Names of hosts that have a page, and show the one compiled in.
     pub(crate) bare: Vec<String>,
     /// The server list for the inside of pages, and what makes it another.
@@ -55,6 +60,7 @@ impl Making {
             ladders: kept.into_iter().map(|(host, page)| (host, Ladder::new(Some(page)))).collect(),
             kept: Vec::new(),
             complaints: Vec::new(),
+            assembled: Assembled::new(),
             bare: Vec::new(),
             embedded: Default::default(),
         }
@@ -73,17 +79,18 @@ impl Making {
             (Arc::clone(&self.placer), Arc::clone(&self.files), (clock.unix_ms)());
         metrics.lists_are_of(placer.view().generation);
         let servers = servers_from_here(&placer, &self.kept, me, now_unix_ms);
-        let likeness = likeness(&servers);
+        let json = serde_json::to_string(&servers).unwrap_or_default();
+        let likeness = likeness(json.as_bytes());
         if self.embedded.0 != likeness {
-            self.embedded =
-                (likeness, page::for_script(&serde_json::to_string(&servers).unwrap_or_default()));
+            self.embedded = (likeness, page::for_script(&json));
         }
         let compiled_in = || page::compiled_in(&placer, &servers);
         let (mut hosts, mut by_name, mut for_all) = (Vec::new(), HashMap::new(), None);
         let (mut complaints, mut wanted) = (Vec::new(), Vec::new());
         self.bare.clear();
+        let before = std::mem::take(&mut self.assembled);
         for (number, host) in files.hosts.iter().enumerate() {
-            let (live, assembled) = self.live(host, me, &mut wanted);
+            let (live, assembled) = self.live(host, me, &before, &mut wanted);
             let ladder = self.ladders.entry(host.name().to_owned()).or_default();
             let marker = &host.host.marker;
             let (page, complaint) =
@@ -125,9 +132,10 @@ impl Making {
 
     /// What would be shown of a host if nothing were wrong: its index page, and those of its files that have includes.
     fn live(
-        &self,
+        &mut self,
         host: &HostFiles,
         me: &str,
+        before: &Assembled,
         wanted: &mut Vec<Include>,
     ) -> (Option<Candidate>, HashMap<String, Arc<Asset>>) {
         let whole = |body| Candidate { body, is_assembled: false, holes: 0 };
@@ -147,9 +155,16 @@ impl Making {
             }
             let candidate = self.assemble(file.body(), path, host, me, wanted);
             let Ok(body) = candidate.body else { continue };
-            let asset = Asset::new(&ASSEMBLED, body, file.modified_unix());
-            let headers = headers(&host.host);
-            let asset = Arc::new(asset.with_headers(headers.iter().map(|(name, value)| (name, value))));
+            let key = (host.host.clone(), path.to_owned());
+            let asset = match before.get(&key) {
+                Some(known) if *known.body() == body => Arc::clone(known),
+                _ => {
+                    let asset = Asset::new(&ASSEMBLED, body, file.modified_unix());
+                    let headers = headers(&host.host);
+                    Arc::new(asset.with_headers(headers.iter().map(|(name, value)| (name, value))))
+                }
+            };
+            self.assembled.insert(key, Arc::clone(&asset));
             if let Some(directory) = path.strip_suffix("index.html") {
                 assembled.insert(directory.to_owned(), Arc::clone(&asset));
             }

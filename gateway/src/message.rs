@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use crate::body::Body;
@@ -130,13 +130,20 @@ impl Reply {
         self
     }
 
-    /// For hyper.
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(self.body);
+    /// For hyper, which sends whatever body there is: to HEAD none, though its length is said (RFC 9110 section 9.3.2).
+    pub fn into_response(self, is_head: bool) -> Response<Body> {
+        let length = match &self.body {
+            Body::Whole(bytes) if is_head => Some(bytes.len()),
+            _ => None,
+        };
+        let mut response = Response::new(if is_head { Body::Nothing } else { self.body });
         *response.status_mut() = self.status;
         *response.headers_mut() = self.head.0.fields.clone();
         for (name, value) in self.more {
             response.headers_mut().append(name, value);
+        }
+        if let Some(length) = length {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
         response
     }

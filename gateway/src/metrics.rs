@@ -43,7 +43,7 @@ impl RouteName {
 }
 
 /// Every status that is ever answered; the last stands for any other.
-const CODES: [u16; 17] = [200, 204, 206, 301, 304, 400, 404, 405, 408, 412, 414, 416, 421, 431, 500, 503, 0];
+const CODES: [u16; 17] = [200, 204, 206, 301, 304, 400, 404, 405, 412, 414, 416, 421, 431, 500, 503, 505, 0];
 
 /// Counters of the front door.
 #[derive(Clone, Debug)]

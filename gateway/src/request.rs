@@ -2,9 +2,9 @@
 //! paths that mean one thing only. Pure.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode, Version};
 
 use crate::message::{Asked, Fields};
@@ -93,15 +93,20 @@ pub fn host<'a>(asked: &Asked<'a, impl Fields + ?Sized>) -> Result<Cow<'a, str>,
     Ok(if is_lower { Cow::Borrowed(bare) } else { Cow::Owned(bare.to_ascii_lowercase()) })
 }
 
-/// A host and perhaps a port, nothing else; empty is allowed (RFC 9110 section 7.2).
+/// A name or an address, and perhaps a port, nothing else; empty is allowed (RFC 9110 section 7.2).
 fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, rest))) if address.parse::<Ipv6Addr>().is_ok() => {
+            ("", rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+        }
+        Some(_) => return false,
+        None => text.split_once(':').map_or((text, Some("")), |(name, port)| (name, Some(port))),
+    };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    // Nearly every host; the rest is looked at more closely.
-    let (name, port) = text.split_once(':').unwrap_or((text, ""));
-    if name.bytes().all(is_plain) && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return true;
-    }
-    !text.contains('@') && text.parse::<Authority>().is_ok()
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    name.bytes().all(is_plain) && port.is_some_and(is_port)
 }
 
 /// What is asked for.
@@ -236,7 +241,22 @@ mod tests {
         is(host_of(V::HTTP_2, "http://a/", &[b"A"]), Some("a"));
         is(host_of(V::HTTP_2, "http://a/", &[b"b"]), None);
         is(host_of(V::HTTP_2, "/", &[]), None);
-        for wrong in [&b"a b"[..], b"a, b", b"user@a", b"a/b", b"a\xff", b"a:b:c", b"a#b", b"a?b"] {
+        for wrong in [
+            &b"a b"[..],
+            b"a, b",
+            b"user@a",
+            b"a/b",
+            b"a\xff",
+            b"a:b:c",
+            b"a#b",
+            b"a?b",
+            b"a,b",
+            b"a:b",
+            b"a:99999",
+            b"[::1",
+            b"[::1]x",
+            b"[a]",
+        ] {
             is(host_of(V::HTTP_11, "/", &[wrong]), None);
         }
     }

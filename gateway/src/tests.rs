@@ -108,7 +108,7 @@ fn answer<B>(door: &Arc<Door>, request: &Request<B>, peer: &str) -> Answer {
 
 fn now(answer: Answer) -> Response<Body> {
     match answer {
-        Answer::Now(reply) => reply.into_response(),
+        Answer::Now(reply) => reply.into_response(false),
         Answer::Later(_) => panic!("it waits"),
     }
 }

@@ -1,10 +1,12 @@
 //! Waiting for another server list: as server-sent events (the HTML standard, section 9.2), or by a long poll.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use daemun_fleet::connections::network;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::sync::watch::Receiver;
@@ -18,7 +20,9 @@ use crate::panics::Guarded;
 use crate::{Door, HARDENED};
 
 /// Clients that wait at once: bounds memory (a few kilobytes each, with the connection).
-const WATCHERS_MAX: usize = 2_048;
+const WATCHERS_MAX: i64 = 2_048;
+/// Of one client, an IPv4 address or an IPv6 /64: an office behind one address.
+const WATCHERS_OF_CLIENT_MAX: usize = 64;
 /// A comment so often: who is gone is noticed, and proxies see that the stream lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 /// Milliseconds after which a browser comes back, in the stream's own words.
@@ -26,21 +30,39 @@ const RETRY: &str = "retry: 2000\n";
 
 /// One who waits, as long as this lives.
 #[derive(Debug)]
-struct Place(Arc<Door>);
+struct Place {
+    door: Arc<Door>,
+    client: IpAddr,
+}
+
+/// Who waits, by client.
+pub(crate) type Waiting = HashMap<IpAddr, usize>;
 
 impl Place {
-    fn take(door: &Arc<Door>) -> Option<Self> {
-        let before = door.watchers.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(door));
+    /// None: too many wait, or too many of this client.
+    fn take(door: &Arc<Door>, question: &Question) -> Option<Self> {
+        let client = network(question.client());
+        let mut waiting = door.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = waiting.get(&client).copied().unwrap_or_default();
+        if of_client >= WATCHERS_OF_CLIENT_MAX || door.metrics.watchers.get() >= WATCHERS_MAX {
+            return None;
+        }
+        waiting.insert(client, of_client + 1);
         door.metrics.watchers.inc();
-        (before < WATCHERS_MAX).then_some(place)
+        Some(Self { door: Arc::clone(door), client })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.watchers.dec();
+        let mut waiting = self.door.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_client) = waiting.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                waiting.remove(&self.client);
+            }
+        }
+        self.door.metrics.watchers.dec();
     }
 }
 
@@ -54,7 +76,7 @@ struct Watcher {
 
 impl Watcher {
     fn door(&self) -> &Arc<Door> {
-        &self.place.0
+        &self.place.door
     }
 
     /// The newest list as an event, if it is another.
@@ -108,7 +130,7 @@ impl Door {
         request: &Asked<'_, impl Fields + ?Sized>,
     ) -> Reply {
         let state = self.state.load();
-        let Some(place) = Place::take(self).filter(|_| !self.is_draining()) else {
+        let Some(place) = Place::take(self, &question).filter(|_| !self.is_draining()) else {
             return self.no_place(request.fields);
         };
         let mut watcher =
@@ -116,7 +138,7 @@ impl Door {
         let first = watcher.news().unwrap_or_default();
         let first = [RETRY.as_bytes(), &first].concat();
         let body = match *request.method {
-            Method::HEAD => Body::Nothing,
+            Method::HEAD => Body::Events(Events::new(async { None })),
             _ => Body::Events(Events::new(async move { Some((first.into(), watcher.rest())) })),
         };
         let head = [
@@ -151,11 +173,13 @@ impl Door {
         request: &Asked<'_, impl Fields + ?Sized>,
         wait: Duration,
     ) -> Answer {
-        let Some(place) = Place::take(self) else { return Answer::Now(self.no_place(request.fields)) };
+        let Some(place) = Place::take(self, &question) else {
+            return Answer::Now(self.no_place(request.fields));
+        };
         let (method, fields) = (request.method.clone(), kept(request.fields));
         let (mut changed, until) = (self.changed.subscribe(), Instant::now() + wait);
         Answer::Later(Box::pin(async move {
-            let door = &place.0;
+            let door = &place.door;
             loop {
                 let is_other = !is_known(&fields, door.listing(&door.state.load(), &question).asset.tag());
                 if is_other || door.is_draining() {

@@ -264,7 +264,7 @@ pub(crate) fn check_replies(asked: &[u8], replies: &[u8]) {
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
         let status: u16 = status[..3].parse().expect("a status");
-        let known = [200, 204, 206, 301, 304, 400, 404, 405, 412, 414, 416, 431, 503];
+        let known = [200, 204, 206, 301, 304, 400, 404, 405, 412, 414, 416, 431, 503, 505];
         assert!(known.contains(&status), "{status}");
         let fields: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").expect("a field")).collect();
         let all = |name: &str| {

@@ -359,7 +359,7 @@ pub struct Gateway {
 }
 
 /// What is served under some names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VirtualHost {
     /// Lower case, without ports; none: whatever no other host has.
     pub names: Vec<String>,

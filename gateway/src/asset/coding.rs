@@ -16,6 +16,8 @@ const SLOWLY_BYTES_MAX: usize = 128 * 1024;
 /// What coding may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
+    /// Nothing: it is not coded.
+    None,
     /// It stays for long: as small as it goes.
     Once,
     /// It changes often: some milliseconds at most.

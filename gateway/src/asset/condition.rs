@@ -25,7 +25,7 @@ pub(super) fn weigh(
             return Verdict::Failed;
         }
     } else if let Some(since) = date(fields, "if-unmodified-since")
-        && modified_unix.is_none_or(|modified| modified > since)
+        && modified_unix.is_some_and(|modified| modified > since)
     {
         return Verdict::Failed;
     }

@@ -32,7 +32,7 @@ fn ask(asset: &Asset, headers: &[(&str, &str)]) -> Answer {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = asset.answer(&Method::GET, request.body(()).unwrap().headers()).into_response();
+    let response = asset.answer(&Method::GET, request.body(()).unwrap().headers()).into_response(false);
     let (parts, body) = response.into_parts();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let body = runtime.block_on(body.collect()).unwrap().to_bytes().to_vec();
@@ -81,7 +81,7 @@ fn the_form_is_the_one_that_the_client_likes_best() {
         let answer = ask(&PAGE, &[("accept-encoding", accepted)]);
         assert_eq!(answer.header("content-encoding"), wanted, "{accepted}");
         assert_eq!(decode(&answer), PAGE.body().as_ref(), "{accepted}");
-        assert_eq!(answer.header("vary"), Some("accept-encoding"));
+        assert_eq!(answer.header("vary"), Some("accept-encoding, origin"));
     }
     let answer = ask(&PAGE, &[("accept-encoding", "br, zstd, gzip")]);
     assert!(answer.body.len() < 100, "the smallest: {}", answer.body.len());
@@ -96,7 +96,7 @@ fn each_form_has_its_own_strong_tag() {
         assert!(tag.starts_with('"'), "strong: {tag}");
         let again = ask(&PAGE, &[("accept-encoding", accepted), ("if-none-match", &tag)]);
         assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(tag.as_str())));
-        assert_eq!(again.header("vary"), Some("accept-encoding"));
+        assert_eq!(again.header("vary"), Some("accept-encoding, origin"));
         tags.push(tag);
     }
     let other = Asset::new(&HTML, "<p>other</p>".into(), MODIFIED);
@@ -147,6 +147,8 @@ fn a_part_is_sent_of_what_the_client_has_the_rest_of() {
     assert_eq!(part.header("content-range"), Some(format!("bytes 3-7/{size}").as_str()));
     assert_eq!(part.header("content-encoding"), None);
     assert_eq!(ask(&PAGE, &[("range", "bytes=-5")]).body, b"</p>\n");
+    let all = ask(&PAGE, &[("range", "bytes=-99999")]);
+    assert_eq!((all.status, all.body.len()), (206, PAGE.body().len()), "the last of fewer are all");
     assert_eq!(ask(&PAGE, &[("range", "bytes=0-99999999")]).body.len(), size);
     assert_eq!(ask(&PAGE, &[("range", "bytes=7-3")]).status, 416, "it may be refused or passed over");
     let beyond = ask(&PAGE, &[("range", &format!("bytes={size}-"))]);
@@ -167,12 +169,26 @@ fn a_part_is_sent_of_what_the_client_has_the_rest_of() {
 }
 
 #[test]
+fn what_holds_for_one_request_is_not_kept_for_others() {
+    let for_good = Asset::new(&Kind { cache: "public, immutable", ..HTML }, "a".repeat(500).into(), MODIFIED);
+    let cache = |headers: &[(&str, &str)]| {
+        let answer = ask(&for_good, headers);
+        (answer.status, answer.header("cache-control").unwrap().to_owned())
+    };
+    assert_eq!(cache(&[("if-match", "\"x\"")]), (412, "no-store".to_owned()));
+    assert_eq!(cache(&[("range", "bytes=9999-")]), (416, "no-store".to_owned()));
+    assert_eq!(cache(&[("if-none-match", "*")]), (304, "public, immutable".to_owned()));
+    let without_date = Asset::alike(&HTML, "<p>list</p>".into(), b"");
+    assert_eq!(ask(&without_date, &[("if-unmodified-since", "Wed, 01 Jan 2048 00:00:00 GMT")]).status, 200);
+}
+
+#[test]
 fn what_is_small_or_compressed_already_is_not_coded() {
     let small = Asset::new(&Kind { media_type: "text/plain", ..HTML }, "hello".into(), MODIFIED);
     let image = Asset::new(&Kind { media_type: "image/png", ..HTML }, "a".repeat(5000).into(), MODIFIED);
     for asset in [small, image] {
         let answer = ask(&asset, &[("accept-encoding", "br, gzip")]);
-        assert_eq!((answer.header("content-encoding"), answer.header("vary")), (None, None));
+        assert_eq!((answer.header("content-encoding"), answer.header("vary")), (None, Some("origin")));
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use daemun_fleet::connections::Place;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
@@ -47,7 +47,12 @@ pub(super) async fn connection(
 }
 
 async fn secure(stream: Eager, tls: &TlsAcceptor, peer: IpAddr, place: Place, shared: &Arc<Shared>) {
-    match timeout(HANDSHAKE, tls.accept(stream)).await {
+    let shaken = tokio::select! {
+        biased;
+        shaken = timeout(HANDSHAKE, tls.accept(stream)) => shaken,
+        () = place.ended() => return,
+    };
+    match shaken {
         Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             http2(&mut stream, BytesMut::new(), peer, place, shared).await;
         }
@@ -81,13 +86,14 @@ where
     let of_service = Arc::clone(&streams);
     let service = service_fn(move |request: Request<Incoming>| {
         seen.touch(door.now_ms());
+        let is_head = request.method() == Method::HEAD;
         let (answer, streams) = (answer_to(&door, &Asked::of(&request), peer), Arc::clone(&of_service));
         async move {
             let reply = match answer {
                 Answer::Now(reply) => reply,
                 Answer::Later(reply) => reply.await,
             };
-            Ok::<_, Infallible>(reply.into_response().map(|body| body.keeping(streams)))
+            Ok::<_, Infallible>(reply.into_response(is_head).map(|body| body.keeping(streams)))
         }
     });
     let connection = shared.http2.serve_connection(TokioIo::new(Willing::new(read, stream)), service);

@@ -38,8 +38,12 @@ const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// A date may be so old.
 const DATE_MS: u64 = 200;
 /// What a client still sends is read for so long before a close, so that it sees the reply and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A request that was sent before its client could know that the door closes.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
+/// After so many replies it is the others' turn: whoever sends requests without end must not keep a thread to itself.
+const TURN: usize = 16;
 
 /// What became of a connection.
 pub(super) enum Left {
@@ -78,6 +82,7 @@ where
         input: BytesMut::new(),
         output: BytesMut::new(),
         now_ms: 0,
+        replies: 0,
         is_unsure: false,
     };
     let mut ended = pin!(place.ended());
@@ -87,10 +92,19 @@ where
         let read = tokio::select! {
             biased;
             read = one.stream.read_buf(&mut one.input) => read?,
-            // Evicted, or too slow; or the door closes, and nothing has come.
-            () = ended.as_mut() => return Ok(Left::Over),
+            // Evicted, or too slow.
+            () = ended.as_mut() => 0,
+        };
+        let read = match read {
+            // The door closes: what was on its way is waited for, and is the last.
+            0 if !is_ending && one.door.is_draining() && !place.is_lost() => {
+                is_ending = true;
+                timeout(ON_ITS_WAY, one.stream.read_buf(&mut one.input)).await.unwrap_or(Ok(0))?
+            }
+            read => read,
         };
         if read == 0 {
+            one.linger(is_secure).await;
             return Ok(Left::Over);
         }
         if is_first && one.input.starts_with(&PREFACE[..PREFACE.len().min(one.input.len())]) {
@@ -131,6 +145,8 @@ struct Connection<'a, S> {
     output: BytesMut,
     /// When what is being answered was read.
     now_ms: u64,
+    /// How many were given.
+    replies: usize,
     /// There may be more to come that is not to be read.
     is_unsure: bool,
 }
@@ -141,6 +157,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.now_ms = about_now_ms(self.door);
         let mut goes_on = true;
         while goes_on && !self.input.is_empty() {
+            self.replies += 1;
+            if self.replies.is_multiple_of(TURN) {
+                tokio::task::yield_now().await;
+            }
             match step(self.door, peer, &self.input) {
                 Step::Partial if self.input.len() < HEAD_BYTES_MAX => break,
                 Step::Partial => {
@@ -156,14 +176,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.place.touch(self.now_ms);
                     let reply = match answer {
                         Answer::Now(reply) => reply,
-                        Answer::Later(reply) => self.waited(reply).await?,
+                        Answer::Later(reply) => match self.waited(reply).await? {
+                            Some(reply) => reply,
+                            None => return Ok(false),
+                        },
                     };
                     // Who is not understood once is not listened to further.
                     let closes = closes || reply.status == StatusCode::BAD_REQUEST;
                     goes_on = !closes;
                     match reply.body {
                         Body::Events(_) => {
-                            self.events(reply, is_old).await?;
+                            self.events(reply, is_old, is_head).await?;
                             goes_on = false;
                         }
                         Body::Nothing | Body::Whole(_) => self.gather(reply, is_head, closes).await?,
@@ -187,11 +210,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         false
     }
 
-    /// A reply that takes its time. Meanwhile what was answered before it must not wait.
-    async fn waited(&mut self, reply: Pin<Box<dyn Future<Output = Reply> + Send>>) -> io::Result<Reply> {
+    /// A reply that takes its time; none: the client has not waited for it. Meanwhile what was answered before it must not wait.
+    async fn waited(
+        &mut self,
+        mut reply: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    ) -> io::Result<Option<Reply>> {
         self.flush().await?;
         self.place.set_patience(Duration::ZERO);
-        let reply = reply.await;
+        let reply = loop {
+            let has_room = self.input.len() < HEAD_BYTES_MAX;
+            self.input.reserve(if has_room { READ_BYTES } else { 0 });
+            tokio::select! {
+                biased;
+                reply = &mut reply => break Some(reply),
+                read = self.stream.read_buf(&mut self.input), if has_room => {
+                    if read? == 0 {
+                        break None;
+                    }
+                }
+            }
+        };
         self.place.touch(self.door.now_ms());
         self.place.set_patience(HEAD_TIMEOUT);
         Ok(reply)
@@ -232,10 +270,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// A reply in pieces, each a chunk (RFC 9112 section 7.1); to a client of HTTP/1.0 it is all that comes until the end.
-    async fn events(&mut self, mut reply: Reply, is_old: bool) -> io::Result<()> {
+    async fn events(&mut self, mut reply: Reply, is_old: bool, is_head: bool) -> io::Result<()> {
         let Body::Events(mut events) = std::mem::take(&mut reply.body) else { return Ok(()) };
         let output = &mut self.output;
         with_date(self.door, self.now_ms, |date| reply.write_stream_head(output, date, !is_old));
+        if is_head {
+            return self.flush().await;
+        }
         loop {
             self.flush().await?;
             self.place.set_patience(Duration::ZERO);
@@ -244,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 piece = events.next() => piece,
                 gone = gone(self.stream) => {
                     gone?;
-                    return Ok(());
+                    None
                 }
             };
             self.place.touch(self.door.now_ms());
@@ -261,10 +302,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     if !is_old {
                         self.output.extend_from_slice(b"0\r\n\r\n");
                     }
-                    return self.flush().await;
+                    break;
                 }
             }
         }
+        self.flush().await
     }
 
     /// Lets the client see the end before it is there, if there may be more of it that nobody has read: a close would then
@@ -333,6 +375,10 @@ fn step(door: &Arc<Door>, peer: IpAddr, input: &[u8]) -> Step {
         status: StatusCode::BAD_REQUEST,
         why: "This is no request that can be read in one way only.\n",
     };
+    const VERSION: Refused = Refused {
+        status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        why: "HTTP/1.0, 1.1 and 2 are spoken here.\n",
+    };
     const MANY: Refused = Refused {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         why: "At most 64 header fields are read.\n",
@@ -343,6 +389,7 @@ fn step(door: &Arc<Door>, peer: IpAddr, input: &[u8]) -> Step {
         Ok(httparse::Status::Complete(used)) => used,
         Ok(httparse::Status::Partial) => return Step::Partial,
         Err(httparse::Error::TooManyHeaders) => return Step::Refused(MANY),
+        Err(httparse::Error::Version) => return Step::Refused(VERSION),
         Err(_) => return Step::Refused(BAD),
     };
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
@@ -419,21 +466,20 @@ impl Framing {
 
 /// Authority, path and query of a target (RFC 9112 section 3.2).
 fn parts(target: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
+    if target.contains('#') || !target.is_ascii() {
+        return None;
+    }
     let (authority, rest) = if target.starts_with('/') || target == "*" {
         (None, target)
     } else {
-        let scheme = target.find("://").filter(|&at| matches!(&target[..at], "http" | "https"))?;
-        let rest = &target[scheme + 3..];
+        let (scheme, rest) = target.split_once("://")?;
+        let is_ours = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        (Some(&rest[..end]), if rest[end..].starts_with('/') { &rest[end..] } else { "/" })
+        let (authority, rest) = rest.split_at_checked(end).filter(|_| is_ours && end > 0)?;
+        (Some(authority), rest)
     };
-    if target.contains('#') || authority == Some("") {
-        return None;
-    }
-    Some(match rest.split_once('?') {
-        Some((path, query)) => (authority, path, Some(query)),
-        None => (authority, rest, None),
-    })
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    Some((authority, if path.is_empty() { "/" } else { path }, query))
 }
 
 /// The date as it stands in replies. The clock for it is read a few times a second, not for each reply.

@@ -4,7 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use daemun_fleet::connections::Connections;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -35,9 +36,27 @@ pub fn replay(door: &Arc<Door>, peer: IpAddr, pieces: &[&[u8]]) -> Replayed {
     let left = RUNTIME.with(|runtime| {
         let _within = runtime.as_ref().ok().map(Runtime::enter);
         let mut serving = pin!(serve(&mut stream, peer, &place, door, false));
-        serving.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        // It gives way to others now and then, and is woken at once.
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        loop {
+            let polled = serving.as_mut().poll(&mut Context::from_waker(&waker));
+            if polled.is_ready() || !woken.0.swap(false, Ordering::Relaxed) {
+                break polled;
+            }
+        }
     });
     Replayed { is_http2: matches!(left, Poll::Ready(Ok(Left::Http2(_)))), replies: stream.replies }
+}
+
+/// Whether it is to be polled again.
+#[derive(Debug, Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is sent, a piece for each read; after the last the client is silent.

@@ -146,8 +146,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "two hosts"),
         ("GET / HTTP/1.1\r\n\r\n", "no host"),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "two spaces"),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", "another version"),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", "a version that begins otherwise"),
+        ("GET /\u{fc}ber HTTP/1.1\r\nHost: a\r\n\r\n", "a path that is not ASCII"),
         ("GET /\r\n\r\n", "HTTP/0.9"),
         ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", "no authority"),
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "another scheme"),
@@ -183,6 +182,15 @@ fn a_body_is_never_read_as_a_request() {
 #[test]
 fn limits_of_a_head() {
     let door = Running::start();
+    for other in ["HTTP/1.2", "HTTP/2.0", "HTTP/9.9"] {
+        assert_eq!(
+            statuses(&door.ask(format!("GET / {other}\r\nHost: a\r\n\r\n").as_bytes())),
+            [505],
+            "{other}"
+        );
+    }
+    let query = door.ask(b"GET HTTP://a?x HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n");
+    assert!(query.ends_with("<p>shop</p></html>"), "{query}");
     let with = |lines: usize| {
         let lines: String = (0..lines).map(|number| format!("X-{number}: y\r\n")).collect();
         format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n")
@@ -224,19 +232,56 @@ fn events_are_chunks_and_end_with_the_door() {
 }
 
 #[test]
-fn a_watcher_that_goes_is_noticed() {
+fn who_waits_and_goes_gives_the_place_back() {
     let running = Running::start();
-    let mut client = running.connect();
-    client.write_all(b"GET /v1/servers/watch HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    client.read_exact(&mut [0; 9]).unwrap();
-    drop(client);
-    for _ in 0..1_000 {
-        if running.door.metrics.watchers.get() == 0 {
-            return;
+    let watchers = |wanted: i64| {
+        for _ in 0..2_000 {
+            if running.door.metrics.watchers.get() == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        panic!("{} wait, not {wanted}", running.door.metrics.watchers.get());
+    };
+    for path in ["/v1/servers/watch", "/v1/servers?wait=55"] {
+        let mut client = running.connect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: *\r\n\r\n");
+        client.write_all(request.replace("*", &tag(&running)).as_bytes()).unwrap();
+        watchers(1);
+        drop(client);
+        watchers(0);
     }
-    panic!("it still has its place");
+}
+
+fn tag(running: &Running) -> String {
+    let reply = running.ask(b"GET /v1/servers HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    reply.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned()
+}
+
+#[test]
+fn nobody_has_all_the_places_or_all_the_time() {
+    let running = Running::start();
+    let watch = || {
+        let mut client = running.connect();
+        client.write_all(b"GET /v1/servers/watch HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        (client, status.ends_with(b"200"))
+    };
+    let all: Vec<_> = (0..70).map(|_| watch()).collect();
+    assert_eq!(all.iter().filter(|(_, is_in)| *is_in).count(), 64);
+    // One that asks without end, for what costs most, and one that asks once.
+    let mut greedy = running.connect();
+    let many: String =
+        (0..2_000).map(|key| format!("HEAD /v1/servers?key={key} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    greedy.write_all(many.as_bytes()).unwrap();
+    assert_eq!(statuses(&running.ask(b"GET /v1/ping HTTP/1.0\r\n\r\n")), [204]);
+    let mut seen = String::new();
+    let mut bytes = [0; 65_536];
+    while statuses(&seen).len() < 2_000 {
+        let read = greedy.read(&mut bytes).unwrap();
+        seen += std::str::from_utf8(&bytes[..read]).unwrap();
+    }
 }
 
 #[test]
