@@ -188,12 +188,9 @@ fn http2_and_tls_with_certificates_that_change() {
     assert_eq!(version(&["--http2-prior-knowledge", &format!("{url}/")]), "http/2", "h2c");
     assert_eq!(version(&["-k", "--http2", &secure]), "http/2");
     for arguments in [["-I", "--http2-prior-knowledge", &url], ["-Ik", "--http2", &secure]] {
+        // curl shows the head of a HEAD twice, and fails if more comes.
         let head = curl(&arguments).expect("HEAD has no body");
-        assert!(
-            head.status == 200 && head.body.is_empty() && head.header("content-length").len() > 3,
-            "{}",
-            head.head
-        );
+        assert!(head.status == 200 && head.header("content-length").len() > 3, "{}", head.head);
     }
     assert_eq!(version(&["-k", "--http1.1", &secure]), "http/1.1");
     assert_eq!(version(&["--http1.0", &format!("{url}/")]), "http/1.1");
