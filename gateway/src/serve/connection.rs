@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end: HTTP/1.1 by [`http1`](super::http1), HTTP/2 by hyper.
+//! One connection, from its first byte to its end: HTTP/1.1 by [`http1`], HTTP/2 by hyper.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
