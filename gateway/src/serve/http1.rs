@@ -13,13 +13,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use daemun_fleet::connections::Place;
 use hyper::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::connection::answer_to;
+use super::input::Input;
 use super::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, about_now_ms};
 use crate::answer::{Answer, refusal};
 use crate::body::Body;
@@ -29,8 +30,6 @@ use crate::{Door, RouteName};
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Room made before a read: most heads fit.
-const READ_BYTES: usize = 2 * 1024;
 /// A body up to this is copied behind its head, so that one write sends both.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 /// Replies gathered before they are written.
@@ -79,7 +78,7 @@ where
         stream,
         place,
         door,
-        input: BytesMut::new(),
+        input: Input::default(),
         output: BytesMut::new(),
         now_ms: 0,
         replies: 0,
@@ -88,10 +87,9 @@ where
     let mut ended = pin!(place.ended());
     let (mut is_first, mut is_ending) = (true, false);
     loop {
-        one.input.reserve(READ_BYTES);
         let read = tokio::select! {
             biased;
-            read = one.stream.read_buf(&mut one.input) => read?,
+            read = one.stream.read(one.input.room()) => read?,
             // Evicted, or too slow.
             () = ended.as_mut() => 0,
         };
@@ -99,7 +97,7 @@ where
             // The door closes: what was on its way is waited for, and is the last.
             0 if !is_ending && one.door.is_draining() && !place.is_lost() => {
                 is_ending = true;
-                timeout(ON_ITS_WAY, one.stream.read_buf(&mut one.input)).await.unwrap_or(Ok(0))?
+                timeout(ON_ITS_WAY, one.stream.read(one.input.room())).await.unwrap_or(Ok(0))?
             }
             read => read,
         };
@@ -107,9 +105,11 @@ where
             one.linger(is_secure).await;
             return Ok(Left::Over);
         }
-        if is_first && one.input.starts_with(&PREFACE[..PREFACE.len().min(one.input.len())]) {
-            if one.input.len() >= PREFACE.len() {
-                return Ok(Left::Http2(one.input));
+        one.input.filled(read);
+        let bytes = one.input.bytes();
+        if is_first && bytes.starts_with(&PREFACE[..PREFACE.len().min(bytes.len())]) {
+            if bytes.len() >= PREFACE.len() {
+                return Ok(Left::Http2(bytes.into()));
             }
             continue;
         }
@@ -141,7 +141,7 @@ struct Connection<'a, S> {
     stream: &'a mut S,
     place: &'a Place,
     door: &'a Arc<Door>,
-    input: BytesMut,
+    input: Input,
     output: BytesMut,
     /// When what is being answered was read.
     now_ms: u64,
@@ -156,13 +156,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn answer_all(&mut self, peer: IpAddr) -> io::Result<bool> {
         self.now_ms = about_now_ms(self.door);
         let mut goes_on = true;
-        while goes_on && !self.input.is_empty() {
+        while goes_on && !self.input.bytes().is_empty() {
             self.replies += 1;
             if self.replies.is_multiple_of(TURN) {
                 tokio::task::yield_now().await;
             }
-            match step(self.door, peer, &self.input) {
-                Step::Partial if self.input.len() < HEAD_BYTES_MAX => break,
+            match step(self.door, peer, self.input.bytes()) {
+                Step::Partial if self.input.bytes().len() < HEAD_BYTES_MAX => break,
                 Step::Partial => {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     goes_on =
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Step::Answered { used, answer, is_head, is_old, framing } => {
                     let closes = framing.is_last || self.door.is_draining();
                     self.is_unsure |= framing.has_body;
-                    self.input.advance(used);
+                    self.input.consume(used);
                     self.place.touch(self.now_ms);
                     let reply = match answer {
                         Answer::Now(reply) => reply,
@@ -218,16 +218,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.flush().await?;
         self.place.set_patience(Duration::ZERO);
         let reply = loop {
-            let has_room = self.input.len() < HEAD_BYTES_MAX;
-            self.input.reserve(if has_room { READ_BYTES } else { 0 });
+            let has_room = self.input.bytes().len() < HEAD_BYTES_MAX;
             tokio::select! {
                 biased;
                 reply = &mut reply => break Some(reply),
-                read = self.stream.read_buf(&mut self.input), if has_room => {
-                    if read? == 0 {
-                        break None;
-                    }
-                }
+                read = self.stream.read(self.input.room()), if has_room => match read? {
+                    0 => break None,
+                    read => self.input.filled(read),
+                },
             }
         };
         self.place.touch(self.door.now_ms());
@@ -312,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Lets the client see the end before it is there, if there may be more of it that nobody has read: a close would then
     /// be a reset, which may take the reply along.
     async fn linger(&mut self, is_secure: bool) {
-        if !self.is_unsure && self.input.is_empty() {
+        if !self.is_unsure && self.input.bytes().is_empty() {
             if is_secure {
                 // That this is the end is for the other end to know (RFC 8446 section 6.1).
                 let _ = timeout(LINGER, self.stream.shutdown()).await;
@@ -325,9 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let rest = async {
             let mut bytes = 0;
             while bytes < LINGER_BYTES_MAX {
-                self.input.clear();
-                self.input.reserve(READ_BYTES);
-                match self.stream.read_buf(&mut self.input).await {
+                match self.stream.read(self.input.room()).await {
                     Ok(read) if read > 0 => bytes += read,
                     _ => return,
                 }

@@ -7,6 +7,7 @@
 mod connection;
 mod eager;
 mod http1;
+mod input;
 mod replay;
 mod stream;
 

@@ -28,7 +28,7 @@ pub struct Replayed {
 /// once.
 pub fn replay(door: &Arc<Door>, peer: IpAddr, pieces: &[&[u8]]) -> Replayed {
     let place = Connections::new(CAPS, door.metrics.clone()).admit(Some(peer), door.now_ms());
-    let mut stream = Pieces { rest: pieces, replies: Vec::new() };
+    let mut stream = Pieces { rest: pieces, read: 0, replies: Vec::new() };
     thread_local! {
         // For its timers, of which none ever ends here.
         static RUNTIME: io::Result<Runtime> = Builder::new_current_thread().enable_time().build();
@@ -62,6 +62,8 @@ impl Wake for Woken {
 /// What is sent, a piece for each read; after the last the client is silent.
 struct Pieces<'a> {
     rest: &'a [&'a [u8]],
+    /// Bytes of the first that were read.
+    read: usize,
     replies: Vec<u8>,
 }
 
@@ -71,12 +73,15 @@ impl AsyncRead for Pieces<'_> {
         _context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let rest: &mut &[&[u8]] = &mut self.rest;
-        while let Some((first, others)) = rest.split_first() {
-            *rest = others;
-            if !first.is_empty() {
-                // A piece is as long as a read at the most: that is up to who cuts them.
-                buffer.put_slice(&first[..first.len().min(buffer.remaining())]);
+        while let Some((first, others)) = self.rest.split_first() {
+            let left = &first[self.read.min(first.len())..];
+            let part = &left[..left.len().min(buffer.remaining())];
+            self.read += part.len();
+            buffer.put_slice(part);
+            if self.read >= first.len() {
+                (self.rest, self.read) = (others, 0);
+            }
+            if !part.is_empty() {
                 return Poll::Ready(Ok(()));
             }
         }
