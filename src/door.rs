@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use daemun_fleet::Placer;
@@ -10,7 +11,7 @@ use daemun_fleet::tls::TlsIdentity;
 use daemun_gateway::page::{KeptPage, LastGood};
 use daemun_gateway::serve::{Listeners, ServeError, serve};
 use daemun_gateway::{Door, Settings};
-use daemun_sync::{disk, latest, latest_seen};
+use daemun_sync::{disk, latest};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,14 +23,13 @@ use crate::world::World;
 /// The tasks of the front door.
 pub(crate) type Doors = JoinSet<Result<(), ServeError>>;
 
-type Pages = Arc<BTreeMap<String, LastGood>>;
+/// Between two times that pages are kept.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// A front door that is open.
 pub(crate) struct OpenDoor {
     pub(crate) door: Arc<Door>,
     identity: Option<Arc<TlsIdentity>>,
-    /// The last good pages, to be kept.
-    pages: watch::Sender<Pages>,
 }
 
 impl OpenDoor {
@@ -46,7 +46,7 @@ impl OpenDoor {
             Settings { me: me.to_owned(), metrics, clock: clock::machine(), kept: kept_pages(page_file) };
         let door = Door::new(settings, Arc::clone(placer), Arc::clone(&world.door));
         let identity = world.door_certificate.clone().map(TlsIdentity::new);
-        Ok(Self { door, identity, pages: watch::Sender::new(Pages::default()) })
+        Ok(Self { door, identity })
     }
 
     /// Opens it: its sockets as one of `doors`, what it does beside as some of `tasks`.
@@ -62,7 +62,7 @@ impl OpenDoor {
         let grace = move || latest(&worlds).config().gateway.stop_grace;
         let (door, identity) = (Arc::clone(&self.door), self.identity.clone());
         doors.spawn(serve(listeners, door, identity, stopped, grace));
-        tasks.spawn(keep_pages(self.pages.subscribe(), page_file));
+        tasks.spawn(keep_pages(Arc::clone(&self.door), page_file));
         tasks.spawn(fetch(Arc::clone(&self.door)));
     }
 
@@ -72,41 +72,43 @@ impl OpenDoor {
             identity.set(certificate.clone());
         }
         self.door.set_state(placer, Arc::clone(&world.door));
-        let mut last_good = self.door.last_good();
-        // What was kept already need not be kept again.
-        last_good.retain(|_, page| !page.is_kept);
-        self.pages.send_if_modified(|pages| {
-            let is_same = |(host, page): (&String, &LastGood)| {
-                pages.get(host).is_some_and(|kept| Arc::ptr_eq(&kept.asset, &page.asset))
-            };
-            let is_new = !last_good.iter().all(is_same);
-            if is_new {
-                *pages = Arc::new(last_good);
-            }
-            is_new
-        });
     }
 }
 
 /// Fetches what pages need from elsewhere.
 async fn fetch(door: Arc<Door>) -> anyhow::Result<&'static str> {
-    daemun_gateway::fetch::fetch(door).await.context("the front door's fetching").map(|()| "fetch")
+    daemun_gateway::fetch::fetch(door).await;
+    Ok("fetch")
 }
 
 /// Keeps the last good pages on disk, for the next process to begin with.
-async fn keep_pages(mut pages: watch::Receiver<Pages>, file: PathBuf) -> anyhow::Result<&'static str> {
+async fn keep_pages(door: Arc<Door>, file: PathBuf) -> anyhow::Result<&'static str> {
+    let mut changes = door.changes();
+    let mut kept = BTreeMap::new();
     loop {
-        pages.changed().await.context("nobody shows pages any more")?;
-        let (pages, to) = (latest_seen(&mut pages), file.clone());
-        let kept = tokio::task::spawn_blocking(move || {
-            // Those of hosts that have no good page now stay.
-            let mut all = disk::read::<BTreeMap<String, KeptPage>>(&to).ok().flatten().unwrap_or_default();
-            all.extend(pages.iter().map(|(host, page)| (host.clone(), KeptPage::of(&page.asset))));
-            disk::write(&to, &all)
-        });
-        if let Err(error) = kept.await? {
-            tracing::error!(%error, "keeping the last good pages");
+        let mut pages = door.last_good();
+        // What was kept already need not be kept again.
+        pages.retain(|_, page| !page.is_kept);
+        let is_same = |(host, page): (&String, &LastGood)| {
+            kept.get(host).is_some_and(|kept: &LastGood| Arc::ptr_eq(&kept.asset, &page.asset))
+        };
+        if !pages.iter().all(is_same) {
+            let (to, shown) = (file.clone(), pages.clone());
+            let written = tokio::task::spawn_blocking(move || {
+                // Those of hosts that have no good page now stay.
+                let all = disk::read::<BTreeMap<String, KeptPage>>(&to).ok().flatten();
+                let mut all = all.unwrap_or_default();
+                all.extend(shown.iter().map(|(host, page)| (host.clone(), KeptPage::of(&page.asset))));
+                disk::write(&to, &all)
+            });
+            match written.await? {
+                Ok(()) => kept = pages,
+                Err(error) => tracing::error!(%error, "keeping the last good pages"),
+            }
         }
+        changes.changed().await.context("nobody shows pages any more")?;
+        // Pages that change with their fragments change often.
+        tokio::time::sleep(KEEP_PAUSE).await;
     }
 }
 

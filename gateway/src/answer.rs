@@ -228,7 +228,7 @@ fn file(host: &HostState, path: &str, request: &Asked<'_, impl Fields + ?Sized>)
                 Err(_) => reply,
             }
         }
-        None => match host.files.get("/404.html") {
+        None => match host.assembled.get("/404.html").or_else(|| host.files.get("/404.html")) {
             Some(page) => page.missing(method, fields),
             None => text(StatusCode::NOT_FOUND, "There is nothing here. Try / or /v1/servers.\n"),
         },

@@ -8,7 +8,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use daemun_fleet::config::{Config, DOOR_ROLE};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Client, Response};
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use url::Url;
@@ -33,13 +36,19 @@ const GATHER: Duration = Duration::from_millis(250);
 /// How often it is looked at what only time changes.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// Whom to trust, and a client that asks whom the DNS names.
+type Ready = OnceCell<(rustls::ClientConfig, Client)>;
+
+async fn ready() -> Result<(rustls::ClientConfig, Client), String> {
+    let tls = trust().await?;
+    let client = client(&tls, &[])?;
+    Ok((tls, client))
+}
+
 /// Fetches for ever.
-///
-/// # Errors
-/// When no HTTP client can be made.
-pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
+pub async fn fetch(door: Arc<Door>) {
     // Made when it is needed: it knows whom the machine trusts, which is a megabyte.
-    let mut made: Option<Client> = None;
+    let tls = Arc::new(OnceCell::new());
     let mut changed = door.changed.subscribe();
     let mut fetches = JoinSet::new();
     let mut asking = JoinSet::new();
@@ -50,12 +59,13 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
         let (due, next, origins) = door.due();
         for one in due {
             let Some(url) = origins.get(one.origin).map(|origin| origin.url.clone()) else { continue };
-            let client = match &made {
-                Some(client) => client.clone(),
-                None => made.insert(client(&[])?).clone(),
-            };
+            let tls = Arc::clone(&tls);
             fetches.spawn(async move {
-                let got = fragment(&client, url, &one).await;
+                let client = tls.get_or_try_init(ready).await;
+                let got = match client {
+                    Ok((_, client)) => fragment(client, url, &one).await,
+                    Err(error) => Err(FetchError::Connect(error)),
+                };
                 (one, got)
             });
         }
@@ -66,7 +76,7 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
             && asked.is_none_or(|asked| now.saturating_sub(asked) >= ASK_AGAIN)
         {
             asked = Some(now);
-            asking.spawn(ask_doors(Arc::clone(&door), bare));
+            asking.spawn(ask_doors(Arc::clone(&door), bare, Arc::clone(&tls)));
         }
         // Fragments that come together are shown together.
         if is_changed && now.saturating_sub(remade) >= GATHER {
@@ -91,21 +101,29 @@ pub async fn fetch(door: Arc<Door>) -> reqwest::Result<()> {
     }
 }
 
+/// Whom the machine trusts, of what can be read of that; read once.
+async fn trust() -> Result<rustls::ClientConfig, String> {
+    let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.await.map_err(|error| error.to_string())?.certs);
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// A client that goes where it is sent, and nowhere else. The addresses are of one host, and asked in the place of the DNS,
 /// whose answer may well be ourselves.
-fn client(addresses: &[(&str, &[SocketAddr])]) -> reqwest::Result<Client> {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let certificates = found.iter().filter_map(|certificate| Certificate::from_der(certificate).ok());
+fn client(tls: &rustls::ClientConfig, addresses: &[(&str, &[SocketAddr])]) -> Result<Client, String> {
     let builder = Client::builder()
+        .tls_backend_preconfigured(tls.clone())
         .no_proxy()
         .redirect(Policy::none())
-        .tls_certs_only(certificates)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("daemun-door/", env!("CARGO_PKG_VERSION")));
-    addresses
+    let builder = addresses
         .iter()
-        .fold(builder, |builder, (host, addresses)| builder.resolve_to_addrs(host, addresses))
-        .build()
+        .fold(builder, |builder, (host, addresses)| builder.resolve_to_addrs(host, addresses));
+    builder.build().map_err(|error| error.to_string())
 }
 
 async fn fragment(client: &Client, origin: Url, fetch: &Fetch) -> Result<Bytes, FetchError> {
@@ -144,11 +162,15 @@ async fn body(mut response: Response, bytes_max: usize) -> Result<Bytes, FetchEr
 }
 
 /// Asks the doors of other datacenters for the pages of these hosts, until there is one of each.
-async fn ask_doors(door: Arc<Door>, hosts: Vec<String>) {
+async fn ask_doors(door: Arc<Door>, hosts: Vec<String>, tls: Arc<Ready>) {
     let config = door.config();
+    let tls = match tls.get_or_try_init(ready).await {
+        Ok((tls, _)) => tls,
+        Err(why) => return tracing::debug!(why, "asking other doors"),
+    };
     for host in hosts {
         for (url, addresses) in other_doors(&config, &door.me) {
-            let asked = tokio::time::timeout(PAGE_TIMEOUT, ask(&url, &addresses, &host)).await;
+            let asked = tokio::time::timeout(PAGE_TIMEOUT, ask(tls, &url, &addresses, &host)).await;
             match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
                 Ok(page) => match door.offer(&host, page) {
                     Ok(()) => {
@@ -185,11 +207,16 @@ fn other_doors(config: &Config, me: &str) -> Vec<(Url, Vec<SocketAddr>)> {
         .collect()
 }
 
-async fn ask(url: &Url, addresses: &[SocketAddr], host: &str) -> Result<Bytes, String> {
-    let client =
-        client(&[(url.host_str().unwrap_or_default(), addresses)]).map_err(|error| error.to_string())?;
-    let request = client.get(url.clone());
-    let request = if host.is_empty() { request } else { request.header("host", host) };
+async fn ask(
+    tls: &rustls::ClientConfig,
+    url: &Url,
+    addresses: &[SocketAddr],
+    host: &str,
+) -> Result<Bytes, String> {
+    let client = client(tls, &[(url.host_str().unwrap_or_default(), addresses)])?;
+    // The page for all names is asked for under none that a host could have.
+    let address = addresses.first().map(|address| address.ip().to_string()).unwrap_or_default();
+    let request = client.get(url.clone()).header("host", if host.is_empty() { &address } else { host });
     let response = request.send().await.map_err(|error| error.to_string())?;
     if response.status().as_u16() != 200 {
         return Err(format!("status {}", response.status()));

@@ -171,6 +171,20 @@ impl FragmentCache {
         Self { origins, breakers, entries: BTreeMap::new(), fetches: 0, fetched: 0, failed: 0, refused: 0 }
     }
 
+    /// Goes on with what another had, where the origin (its number, then ours) is the same for both.
+    pub fn adopt(&mut self, old: Self, is_same: impl Fn(usize, usize) -> bool) {
+        for (path, mut entry) in old.entries {
+            let Some(origin) = self.origin(&path).filter(|origin| is_same(entry.origin, *origin)) else {
+                continue;
+            };
+            // What is under way was asked of another.
+            (entry.origin, entry.flight) = (origin, None);
+            self.entries.insert(path, entry);
+        }
+        (self.fetches, self.fetched) = (old.fetches, old.fetched);
+        (self.failed, self.refused) = (old.failed, old.refused);
+    }
+
     /// From here on these are the fragments that pages want; of those with the same path the first counts. What is new is due
     /// at once, and what is no longer wanted is forgotten after a minute.
     pub fn want(&mut self, now: Duration, includes: &[Include]) {

@@ -26,6 +26,7 @@ pub mod ssi;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -199,6 +200,9 @@ impl Door {
         self.remake(|making, now_unix_ms| {
             let fleet = |placer: &Placer| Arc::clone(placer.steering().config());
             let (before, now) = (fleet(&making.placer), fleet(&placer));
+            if files.is_meant {
+                making.kept.clear();
+            }
             if !Arc::ptr_eq(&before, &now) {
                 let (before, now) = (&before.fleet, &now.fleet);
                 making.kept = preserve::kept(before, &making.kept, now, files.is_meant, now_unix_ms);
@@ -238,6 +242,18 @@ impl Door {
 
     fn now_unix_ms(&self) -> u64 {
         (self.clock.unix_ms)()
+    }
+
+    /// Told, by another number, of each change of what is shown.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Whether a peer is a proxy of ours: then it is not one client.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        let state = self.state.load();
+        let trusted = &state.placer.steering().config().gateway.trusted_proxies;
+        trusted.iter().any(|net| net.contains(&peer.to_canonical()))
     }
 
     fn is_draining(&self) -> bool {

@@ -26,6 +26,8 @@ use crate::{DoorFiles, HostFiles, HostState, Metrics, SOURCE, State, headers};
 /// What the page compiled in may do: its own style and scripts, and asking doors.
 const COMPILED_IN_MAY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src http: https:; \
                                img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+/// So long after the start there may be fragments that nobody could have fetched yet.
+const YOUNG: Duration = Duration::from_secs(5);
 /// A file that is put together from parts: it changes when they do.
 const ASSEMBLED: Kind =
     Kind { media_type: "text/html; charset=utf-8", cache: "no-cache", effort: Effort::Often };
@@ -41,6 +43,10 @@ pub(crate) struct Making {
     /// By name of the host.
     pub(crate) ladders: BTreeMap<String, Ladder>,
     pub(crate) kept: Vec<Kept>,
+    /// An operator has said so of what is to be shown now; not of what comes later.
+    is_meant: bool,
+    /// When this began.
+    begun: Option<Duration>,
     pub(crate) complaints: Vec<String>,
     pub(crate) fragments: FragmentCache,
     /// Files as they were put together the last time.
@@ -59,6 +65,8 @@ impl Making {
             files,
             ladders: kept.into_iter().map(|(host, page)| (host, Ladder::new(Some(page)))).collect(),
             kept: Vec::new(),
+            is_meant: false,
+            begun: None,
             complaints: Vec::new(),
             assembled: Assembled::new(),
             bare: Vec::new(),
@@ -69,7 +77,18 @@ impl Making {
     pub(crate) fn change(&mut self, placer: Arc<Placer>, files: Arc<DoorFiles>) {
         let (before, now) = (self.placer.steering().config(), placer.steering().config());
         if before.gateway.origins != now.gateway.origins {
-            self.fragments = fragments(now);
+            let old = std::mem::replace(&mut self.fragments, fragments(now));
+            self.fragments.adopt(old, |old, new| {
+                let url = |config: &Config, number: usize| {
+                    config.gateway.origins.get(number).map(|origin| origin.url.clone())
+                };
+                url(before, old).is_some() && url(before, old) == url(now, new)
+            });
+        }
+        if !Arc::ptr_eq(&self.files, &files) {
+            self.is_meant = files.is_meant;
+            // A host that is no more leaves nothing behind.
+            self.ladders.retain(|name, _| files.hosts.iter().any(|host| host.name() == name));
         }
         (self.placer, self.files) = (placer, files);
     }
@@ -89,12 +108,14 @@ impl Making {
         let (mut complaints, mut wanted) = (Vec::new(), Vec::new());
         self.bare.clear();
         let before = std::mem::take(&mut self.assembled);
+        let is_meant = std::mem::take(&mut self.is_meant);
+        let now = (clock.monotonic)();
+        let is_young = now.saturating_sub(*self.begun.get_or_insert(now)) < YOUNG;
         for (number, host) in files.hosts.iter().enumerate() {
-            let (live, assembled) = self.live(host, me, &before, &mut wanted);
+            let (live, assembled) = self.live(host, me, is_young, &before, now_unix_ms, &mut wanted);
             let ladder = self.ladders.entry(host.name().to_owned()).or_default();
             let marker = &host.host.marker;
-            let (page, complaint) =
-                ladder.choose(live.as_ref(), marker, files.is_meant, compiled_in, now_unix_ms);
+            let (page, complaint) = ladder.choose(live.as_ref(), marker, is_meant, compiled_in, now_unix_ms);
             complaints.extend(complaint.map(|complaint| match host.name() {
                 "" => format!("index page not shown: {complaint}"),
                 name => format!("index page of {name} not shown: {complaint}"),
@@ -116,9 +137,8 @@ impl Making {
                 assembled,
             });
             by_name.extend(host.host.names.iter().map(|name| (name.clone(), number)));
-            if host.host.names.is_empty() {
-                for_all = Some(number);
-            }
+            // Under a name that nobody has, too, there is a page: that of the first.
+            for_all = for_all.or(Some(number));
         }
         self.fragments.want((clock.monotonic)(), &wanted);
         for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
@@ -135,7 +155,9 @@ impl Making {
         &mut self,
         host: &HostFiles,
         me: &str,
+        is_young: bool,
         before: &Assembled,
+        now_unix_ms: u64,
         wanted: &mut Vec<Include>,
     ) -> (Option<Candidate>, HashMap<String, Arc<Asset>>) {
         let whole = |body| Candidate { body, is_assembled: false, holes: 0 };
@@ -144,7 +166,7 @@ impl Making {
             return (page.map(whole), HashMap::new());
         }
         let page = page.map(|page| match page {
-            Ok(body) => self.assemble(&body, "/", host, me, wanted),
+            Ok(body) => self.assemble(&body, "/", host, me, is_young, wanted),
             Err(error) => whole(Err(error)),
         });
         let is_html = |(path, _): &(&str, &Arc<Asset>)| path.ends_with(".html") || path.ends_with(".shtml");
@@ -153,13 +175,14 @@ impl Making {
             if !file.body().windows(5).any(|window| window == b"<!--#") {
                 continue;
             }
-            let candidate = self.assemble(file.body(), path, host, me, wanted);
-            let Ok(body) = candidate.body else { continue };
+            let candidate = self.assemble(file.body(), path, host, me, is_young, wanted);
             let key = (host.host.clone(), path.to_owned());
-            let asset = match before.get(&key) {
-                Some(known) if *known.body() == body => Arc::clone(known),
-                _ => {
-                    let asset = Asset::new(&ASSEMBLED, body, file.modified_unix());
+            let asset = match (before.get(&key), candidate.body) {
+                (Some(known), Ok(body)) if *known.body() == body => Arc::clone(known),
+                (Some(known), Err(_)) => Arc::clone(known),
+                (None, Err(_)) => continue,
+                (_, Ok(body)) => {
+                    let asset = Asset::new(&ASSEMBLED, body, now_unix_ms / 1000);
                     let headers = headers(&host.host);
                     Arc::new(asset.with_headers(headers.iter().map(|(name, value)| (name, value))))
                 }
@@ -179,6 +202,7 @@ impl Making {
         path: &str,
         host: &HostFiles,
         me: &str,
+        is_young: bool,
         wanted: &mut Vec<Include>,
     ) -> Candidate {
         let template = Template::parse(body);
@@ -193,7 +217,8 @@ impl Making {
             let of_path = |include: &&Include| include.path == **missing;
             assembled.wanted.iter().find(of_path).is_some_and(|include| include.stub.is_some())
         };
-        let holes = assembled.missing.iter().filter(|missing| !has_stub(missing)).count();
+        // At first nothing has been fetched yet: a stub is then no better than a hole.
+        let holes = assembled.missing.iter().filter(|missing| is_young || !has_stub(missing)).count();
         wanted.extend(assembled.wanted);
         let body = match assembled.is_whole {
             true => Ok(assembled.body),

@@ -40,8 +40,8 @@ struct ReadFile {
     asset: Arc<Asset>,
 }
 
-/// By path.
-pub(super) type Directories = BTreeMap<PathBuf, Directory>;
+/// By name of the host.
+pub(super) type Directories = BTreeMap<String, Directory>;
 
 /// A file that is there.
 struct Entry {
@@ -69,10 +69,11 @@ impl Loader {
             let page = page.map(|file| self.page(&file));
             let files = match directory {
                 Some(path) => {
-                    let before = last.and_then(|last| last.get(&path)).filter(|before| before.host == *host);
+                    let name = host.names.first().cloned().unwrap_or_default();
+                    let before = last.and_then(|last| last.get(&name)).filter(|before| before.host == *host);
                     let read = self.directory(&path, host, before);
                     let files = Arc::clone(&read.files);
-                    directories.insert(path, read);
+                    directories.insert(name, read);
                     files
                 }
                 None => Arc::default(),
@@ -155,7 +156,7 @@ impl Loader {
                 return None;
             }
         };
-        let modified = stamp.and_then(|(modified, _)| modified.duration_since(UNIX_EPOCH).ok());
+        let modified = stamp.and_then(|stamp| stamp.modified.duration_since(UNIX_EPOCH).ok());
         let effort = if body.len() as u64 <= *slowly { Effort::Once } else { Effort::Often };
         *slowly = slowly.saturating_sub(body.len() as u64);
         let modified_unix = modified.map_or(0, |since| since.as_secs());

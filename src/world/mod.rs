@@ -6,6 +6,7 @@ mod door;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -49,10 +50,20 @@ pub(crate) struct World {
     geo_stamps: Stamps,
 }
 
-/// Size and time of change of files; `None`: not there.
+/// What tells whether files are as they were; `None`: not there.
 pub(crate) type Stamps = BTreeMap<PathBuf, Stamp>;
 
-type Stamp = Option<(SystemTime, u64)>;
+type Stamp = Option<FileStamp>;
+
+/// Another file, or the same one changed, has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    modified: SystemTime,
+    bytes: u64,
+    inode: u64,
+    /// Of anything about it, seconds and nanoseconds: who copies can set the other time.
+    changed: (i64, i64),
+}
 
 /// For whom to read what not everybody needs, or may: private keys, secrets, pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +265,12 @@ fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
 
 fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some(FileStamp {
+        modified: metadata.modified().ok()?,
+        bytes: metadata.len(),
+        inode: metadata.ino(),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
 }
 
 struct Loader {

@@ -96,7 +96,8 @@ where
             Ok::<_, Infallible>(reply.into_response(is_head).map(|body| body.keeping(streams)))
         }
     });
-    let connection = shared.http2.serve_connection(TokioIo::new(Willing::new(read, stream)), service);
+    let willing = Willing::new(read, stream, Arc::clone(&place), Arc::clone(&shared.door));
+    let connection = shared.http2.serve_connection(TokioIo::new(willing), service);
     tokio::pin!(connection);
     let mut phase = shared.phase.clone();
     let mut ended = std::pin::pin!(place.ended());

@@ -170,7 +170,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 }
                 Step::Refused(refused) => goes_on = self.refuse(refused),
                 Step::Answered { used, answer, is_head, is_old, framing } => {
-                    let closes = framing.is_last || self.door.is_draining();
                     self.is_unsure |= framing.has_body;
                     self.input.consume(used);
                     self.place.touch(self.now_ms);
@@ -182,7 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         },
                     };
                     // Who is not understood once is not listened to further.
-                    let closes = closes || reply.status == StatusCode::BAD_REQUEST;
+                    let closes =
+                        framing.is_last || self.door.is_draining() || reply.status == StatusCode::BAD_REQUEST;
                     goes_on = !closes;
                     match reply.body {
                         Body::Events(_) => {
@@ -310,6 +310,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Lets the client see the end before it is there, if there may be more of it that nobody has read: a close would then
     /// be a reset, which may take the reply along.
     async fn linger(&mut self, is_secure: bool) {
+        if self.place.is_lost() {
+            return;
+        }
         if !self.is_unsure && self.input.bytes().is_empty() {
             if is_secure {
                 // That this is the end is for the other end to know (RFC 8446 section 6.1).

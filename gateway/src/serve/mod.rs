@@ -64,6 +64,8 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked who is too slow.
 const SLOW_LOOK: Duration = Duration::from_secs(1);
+/// Of a reply so much may wait in the system, beside what is on its way.
+const NOT_SENT_BYTES: u32 = 128 * 1024;
 /// After an error of accept (out of files): a pause, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -148,6 +150,8 @@ fn open(address: SocketAddr, both_families: bool, is_shared: bool) -> io::Result
     socket.set_reuse_port(is_shared)?;
     // What is accepted has it too (Linux): a system call less for each.
     socket.set_tcp_nodelay(true)?;
+    // So is this: that a client takes a little is seen, and not only that it has taken a third of megabytes.
+    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -217,9 +221,10 @@ pub async fn serve(
             connections.end_slow(door.now_ms());
         }
     };
+    tokio::pin!(slow);
     tokio::select! {
         () = told => {}
-        () = slow => {}
+        () = &mut slow => {}
         _ = threads.join_next() => return Ok(()),
     }
     door.drain();
@@ -233,8 +238,11 @@ pub async fn serve(
             calm = if is_calm { calm + LOOK } else { Duration::ZERO };
         }
     };
-    if timeout(grace(), quiet).await.is_err() {
-        tracing::info!(open = connections.count(), "the front door's time to drain is over");
+    tokio::select! {
+        drained = timeout(grace(), quiet) => if drained.is_err() {
+            tracing::info!(open = connections.count(), "the front door's time to drain is over");
+        },
+        () = &mut slow => {}
     }
     shared.is_closed.store(true, Ordering::Relaxed);
     phase.send_replace(2);
@@ -346,7 +354,9 @@ async fn admit(
 ) {
     match accepted {
         Ok((stream, peer)) => {
-            let place = shared.connections.admit(Some(peer), shared.door.now_ms());
+            // Behind a proxy of ours are many.
+            let client = Some(peer).filter(|peer| !shared.door.is_proxy(*peer));
+            let place = shared.connections.admit(client, shared.door.now_ms());
             tasks.spawn(connection(Eager::Tried(stream), peer, is_tls, place, Arc::clone(shared)));
         }
         Err(error) => {

@@ -3,12 +3,17 @@
 use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use daemun_fleet::connections::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use super::about_now_ms;
+use crate::Door;
 
 /// To take a part of what waits to be sent.
 const STALL: Duration = Duration::from_secs(20);
@@ -19,18 +24,21 @@ pub(super) struct Willing<S> {
     read: BytesMut,
     stream: S,
     takes: Option<Pin<Box<Sleep>>>,
+    place: Arc<Place>,
+    door: Arc<Door>,
 }
 
 impl<S> Willing<S> {
     /// These bytes come before what the stream still has.
-    pub(super) fn new(read: BytesMut, stream: S) -> Self {
-        Self { read, stream, takes: None }
+    pub(super) fn new(read: BytesMut, stream: S, place: Arc<Place>, door: Arc<Door>) -> Self {
+        Self { read, stream, takes: None, place, door }
     }
 
     /// Watches over a write.
     fn written<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.takes = None;
+            self.place.touch(about_now_ms(&self.door));
             return polled;
         }
         let takes = self.takes.get_or_insert_with(|| Box::pin(sleep(STALL)));
