@@ -56,16 +56,6 @@ impl Files {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Asset>)> {
         self.by_path.iter().map(|(path, asset)| (path.as_str(), asset))
     }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.by_path.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_path.is_empty()
-    }
 }
 
 /// A file, made ready: coded, which takes a while.

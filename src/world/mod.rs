@@ -2,6 +2,7 @@
 //! and the last good stays.
 
 mod door;
+mod places;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,9 @@ use std::time::SystemTime;
 use daemun_dns::cookie::Secrets;
 use daemun_dns::zone::{Zone, Zones};
 use daemun_dns::zone_file;
-use daemun_fleet::config::{CertificateFiles, DOOR_ROLE, GeoSource, Problems};
-use daemun_fleet::places::{PlacesError, RangeFile};
+use daemun_fleet::config::{CertificateFiles, DOOR_ROLE, Problems};
 use daemun_fleet::tls::Certificate;
-use daemun_fleet::{Config, Places, Steering};
+use daemun_fleet::{Config, Steering};
 use daemun_gateway::DoorFiles;
 use daemun_sync::keys::{Keys, PemFile};
 
@@ -238,8 +238,6 @@ impl fmt::Display for Refusal {
 
 /// The largest config, zone or page: a zone of a million names.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
-/// The largest geo file: ten times today's largest.
-const GEO_BYTES_MAX: u64 = 1 << 30;
 
 /// The bytes of a regular file: what is none (a pipe, a device) could be read forever.
 fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
@@ -286,32 +284,6 @@ impl Loader {
     /// A path in the config is relative to the config.
     fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
-    }
-
-    /// Places, read again only if their files have changed. Broken files are refused: the last good places stay,
-    /// and on a first start the built-in table steers.
-    fn places(&mut self, config: &Config, last: Option<&World>) -> (Arc<Places>, Stamps) {
-        let files: Vec<PathBuf> = match &config.geo {
-            GeoSource::Database(file) => vec![self.path(file)],
-            GeoSource::Ranges(files) => files.iter().map(|file| self.path(file)).collect(),
-            GeoSource::Builtin => Vec::new(),
-        };
-        let stamps: Stamps = files.iter().map(|path| (path.clone(), stamp(path))).collect();
-        if let Some(last) = last.filter(|last| last.config().geo == config.geo && last.geo_stamps == stamps) {
-            self.complaints
-                .extend(last.complaints.iter().filter(|said| said.starts_with(GEO_REFUSED)).cloned());
-            return (Arc::clone(last.steering.places()), stamps);
-        }
-        let places = match read_places(&config.geo, &files) {
-            Ok(places) => Arc::new(places),
-            Err(error) => {
-                let instead = last
-                    .map_or_else(|| Arc::new(Places::builtin()), |last| Arc::clone(last.steering.places()));
-                self.complaints.push(format!("{GEO_REFUSED}{error}; in use: {}", instead.source()));
-                instead
-            }
-        };
-        (places, stamps)
     }
 
     fn zones(&mut self, config: &Config, steering: &Steering, last: Option<&World>) -> Option<Zones> {
@@ -486,47 +458,4 @@ fn read_keys(datacenter: Option<&str>, fleet: &str, paths: [&Path; 3]) -> Result
     // Without any the message is about the one that is missing.
     let datacenter = datacenter.or(in_it.as_deref()).unwrap_or("DATACENTER");
     Keys::parse(datacenter, fleet, ca, certificate, key).map_err(|error| error.to_string())
-}
-
-/// How a complaint about geo data begins.
-const GEO_REFUSED: &str = "geo data refused: ";
-
-fn read_places(source: &GeoSource, files: &[PathBuf]) -> Result<Places, GeoError> {
-    match source {
-        GeoSource::Builtin => Ok(Places::builtin()),
-        GeoSource::Database(file) => {
-            // Read into memory, not mapped: a file replaced in place must not change under us.
-            let bytes = read_file(&files[0], GEO_BYTES_MAX).map_err(GeoError::Unreadable)?;
-            Ok(Places::from_mmdb(file, &bytes)?)
-        }
-        GeoSource::Ranges(names) => {
-            let read = |path: &PathBuf| read_text(path, GEO_BYTES_MAX).map_err(GeoError::Unreadable);
-            let texts: Vec<String> = files.iter().map(read).collect::<Result<_, _>>()?;
-            let files: Vec<RangeFile<'_>> =
-                names.iter().zip(&texts).map(|(name, text)| RangeFile { name, text }).collect();
-            Ok(Places::from_ranges(&files)?)
-        }
-    }
-}
-
-/// Why there are no places.
-#[derive(Debug)]
-enum GeoError {
-    Unreadable(String),
-    Refused(PlacesError),
-}
-
-impl From<PlacesError> for GeoError {
-    fn from(error: PlacesError) -> Self {
-        GeoError::Refused(error)
-    }
-}
-
-impl std::fmt::Display for GeoError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            GeoError::Unreadable(error) => f.write_str(error),
-            GeoError::Refused(error) => error.fmt(f),
-        }
-    }
 }
