@@ -8,6 +8,7 @@ use clap::Args;
 use daemun_fleet::shorten;
 use daemun_sync::verbs;
 use reqwest::{RequestBuilder, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::orders::{Done, Refused};
@@ -16,6 +17,9 @@ use crate::status::Status;
 
 /// How long a verb waits for one agent: the agent itself waits a while for its peers.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same where the agent asks its peers, and their disks.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where to ask.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,6 +45,7 @@ pub(crate) enum Told {
     Wrong(String),
 }
 
+#[derive(Clone)]
 struct Asker {
     client: reqwest::Client,
     token: String,
@@ -133,6 +138,96 @@ pub(crate) async fn get<T: DeserializeOwned>(
         }
     }
     Err(asker.nobody(last))
+}
+
+/// Several questions to the same processes.
+#[derive(Clone)]
+pub(crate) struct Line(Asker);
+
+/// What a process said.
+pub(crate) struct Said {
+    /// The status.
+    pub(crate) code: StatusCode,
+    body: String,
+    url: String,
+}
+
+impl Said {
+    /// What it means.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let found = serde_json::from_str(&self.body);
+        found
+            .with_context(|| format!("{} is not an admin address of daemun, or of another version", self.url))
+    }
+
+    /// What it says is wrong.
+    pub(crate) fn error(&self) -> anyhow::Error {
+        let said = serde_json::from_str::<Refused>(&self.body);
+        anyhow!("{}", said.map_or_else(|_| shorten(&self.body), |body| body.error))
+    }
+
+    /// What it means, if it is a success.
+    pub(crate) fn done<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        if self.code.is_success() { self.read() } else { Err(self.error()) }
+    }
+}
+
+impl Line {
+    pub(crate) async fn new(arguments: &AdminArguments) -> anyhow::Result<Self> {
+        Ok(Self(Asker::new(arguments).await?))
+    }
+
+    /// Asks the first process that can be reached and has an agent.
+    pub(crate) async fn get(&self, at: &str) -> anyhow::Result<Said> {
+        self.first(at, |client, url| client.get(url)).await
+    }
+
+    /// Tells the first process that can be reached and has an agent.
+    pub(crate) async fn post(&self, at: &str, body: &impl Serialize) -> anyhow::Result<Said> {
+        self.first(at, |client, url| client.post(url).json(body)).await
+    }
+
+    /// Tells every process that can be reached; what those said that took it.
+    pub(crate) async fn post_all(&self, at: &str, body: &impl Serialize) -> Vec<anyhow::Result<Said>> {
+        let mut all = Vec::new();
+        for url in &self.0.urls {
+            let one = Self(Asker { urls: vec![url.clone()], ..self.0.clone() });
+            let said = tokio::time::timeout(PATIENCE, one.post(at, body)).await;
+            all.push(said.unwrap_or_else(|_| Err(anyhow!("{url} does not answer"))));
+        }
+        all
+    }
+
+    async fn first(
+        &self,
+        at: &str,
+        request: impl Fn(&reqwest::Client, String) -> RequestBuilder,
+    ) -> anyhow::Result<Said> {
+        let mut last = anyhow!("nobody to ask");
+        for url in &self.0.urls {
+            let sent =
+                self.0.send(request(&self.0.client, path(url, at))).timeout(LONG_PATIENCE).send().await;
+            let response = match sent {
+                Ok(response) => response,
+                // Nobody has heard it.
+                Err(error) if error.is_connect() => {
+                    last = error.into();
+                    continue;
+                }
+                Err(error) => return Err(anyhow::Error::from(error).context(format!("asking {url}"))),
+            };
+            let code = response.status();
+            let body = response.text().await.with_context(|| format!("the answer of {url}"))?;
+            let said = Said { code, body, url: url.clone() };
+            // The next may have an agent.
+            if code == StatusCode::SERVICE_UNAVAILABLE {
+                last = said.error().context(url.clone());
+                continue;
+            }
+            return Ok(said);
+        }
+        Err(self.0.nobody(last))
+    }
 }
 
 /// The status of the process asked, and the URL at which it answered.

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod clock;
 mod door;
+mod drill;
 mod explain;
 mod history;
 mod keys;
@@ -53,6 +54,8 @@ enum Verb {
     Fleet(verbs::Verb),
     /// Read and write the store: data that is in every datacenter
     Kv(kv::KvArguments),
+    /// Failures on purpose that undo themselves, and end in a report
+    Drill(drill::DrillArguments),
     /// Make and show the certificates by which agents know each other
     Keys(keys::KeysArguments),
 }
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Verb::History(arguments) => history::history(&arguments),
         Verb::Fleet(verb) => verbs::verb(verb),
         Verb::Kv(arguments) => kv::kv(arguments),
+        Verb::Drill(arguments) => drill::drill(arguments),
         Verb::Keys(arguments) => keys::keys(&arguments),
     };
     let (error, code) = match result {

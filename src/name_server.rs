@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use daemun_dns::cookie::Secrets;
+use daemun_dns::listen::Listeners;
 use daemun_dns::{Identity, Responder, ZoneMetrics};
 use daemun_fleet::Placer;
 use daemun_fleet::tls::TlsIdentity;
 use prometheus::Registry;
 
 use crate::clock;
+use crate::run::Tasks;
 use crate::world::World;
 
 /// The name server of this process, but for its sockets.
@@ -38,6 +40,12 @@ impl NameServer {
         let responder = Responder::new(state, daemun_dns::Metrics::new(registry)?, clock::machine());
         let identity = world.certificate.clone().map(TlsIdentity::new);
         Ok(Self { responder: Arc::new(responder), identity, name, own_secret })
+    }
+
+    /// Answers at these listeners, as one of `tasks`.
+    pub(crate) fn serve(&self, listeners: Listeners, tasks: &mut Tasks) {
+        let (responder, identity) = (Arc::clone(&self.responder), self.identity.clone());
+        tasks.spawn(async move { listeners.serve(responder, identity).await.context("dns").map(|()| "dns") });
     }
 
     /// From now on answers from these.

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use daemun_dns::listen::{Addresses, Listeners};
 use daemun_fleet::config::{Datacenter, Listen};
 use daemun_fleet::{Config, Placer};
+use daemun_sync::drill::drills::Drills;
 use daemun_sync::{Agent, last_sent, latest};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus::Registry;
@@ -28,12 +29,13 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, LinkMetrics, ViewMetrics};
 use crate::door::{Doors, OpenDoor};
+use crate::drill::part::InDrill;
 use crate::name_server::NameServer;
 use crate::reload::{Files, reload};
 use crate::store::StoreMetrics;
 use crate::views::{Follower, Views, keep_view, start_view};
 use crate::world::{AgentKeys, Reads, World};
-use crate::{Failure, clock, keys, store};
+use crate::{Failure, clock, drill, keys, store};
 
 /// What the caps on connections add up to, with room for probes and files.
 const FILES_WANTED: u64 = 12_000;
@@ -289,10 +291,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         Some(listeners) => {
             let id = arguments.id.as_deref().unwrap_or(me);
             let server = NameServer::new(id, &last_sent::<Arc<_>>(&worlds), &placer, &registry)?;
-            let (responder, identity) = (Arc::clone(&server.responder), server.identity.clone());
-            tasks.spawn(
-                async move { listeners.serve(responder, identity).await.context("dns").map(|()| "dns") },
-            );
+            server.serve(listeners, &mut tasks);
             Some(server)
         }
         None => None,
@@ -308,6 +307,8 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         }
         None => None,
     };
+    let in_drill = in_drill(&arguments, agent.as_ref(), door.as_ref(), name_server.as_ref());
+    let drills = agent.as_ref().map(|agent| Drills::new(Arc::clone(agent), placers.subscribe()));
     let admin = Arc::new(Admin {
         me: me.to_owned(),
         roles: arguments.role_names(),
@@ -317,6 +318,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         placers: placers.subscribe(),
         heard: heard.clone(),
         agent,
+        drills,
         registry: registry.clone(),
         link_metrics: LinkMetrics::new(&registry)?,
         store: opened.store.clone(),
@@ -324,6 +326,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         store_metrics: StoreMetrics::new(&registry)?,
     });
     serve_admin(&arguments, bound.admin, &admin, &mut tasks)?;
+    run_drills(&admin, &mut tasks);
     let follower = Follower {
         placers,
         worlds: worlds.subscribe(),
@@ -333,6 +336,7 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
         name_server,
         door,
         metrics: ViewMetrics::new(&registry)?,
+        in_drill,
     };
     tasks.spawn(keep_view(admin.views.clone(), view_file));
     tasks.spawn(follower.run());
@@ -340,6 +344,29 @@ async fn serve(arguments: RunArguments, world: World, signals: Signals) -> anyho
     tracing::info!(datacenter = me, roles = ?admin.roles, "serving");
 
     until_over(&arguments, end, tasks, doors, &stop).await
+}
+
+/// What of this process can fail on purpose.
+fn in_drill(
+    arguments: &RunArguments,
+    agent: Option<&Arc<Agent>>,
+    door: Option<&OpenDoor>,
+    name_server: Option<&NameServer>,
+) -> InDrill {
+    let door = door.map(|door| Arc::clone(door.door.impaired()));
+    let name_server = name_server.map(|server| Arc::clone(server.responder.impaired()));
+    let (me, data) = (arguments.datacenter(), arguments.data());
+    InDrill::new(me, data, agent.cloned(), door.into_iter().chain(name_server).collect())
+}
+
+/// Drills that are heard of, and those that begin by themselves.
+fn run_drills(admin: &Arc<Admin>, tasks: &mut Tasks) {
+    let Some(drills) = admin.drills.clone() else { return };
+    tasks.spawn(async move {
+        drills.run().await;
+        Ok("drills")
+    });
+    tasks.spawn(drill::schedule::run(Arc::clone(admin)));
 }
 
 /// Answers operators who show the token.

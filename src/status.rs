@@ -186,6 +186,15 @@ fn words(text: &mut String, status: &Status) {
     if let Some(order) = &view.paused {
         let _ = writeln!(text, "\nAUTOMATION IS OFF: {}", word(order));
     }
+    if let Some(drill) = &view.drill {
+        let faults: Vec<String> = drill.faults.iter().map(ToString::to_string).collect();
+        let stage = match drill.step {
+            None => "armed".to_owned(),
+            Some(step) => format!("step {}: {}", step + 1, faults.join(", ")),
+        };
+        let (scenario, target, by, leader) = (&drill.scenario, &drill.target, &drill.by, &drill.conductor);
+        let _ = writeln!(text, "\nA DRILL: {scenario} of {target} by {by}, led by {leader}; {stage}");
+    }
     for (name, datacenter) in &view.datacenters {
         if let Some(order) = &datacenter.order {
             let _ = writeln!(text, "word about {name}: {}", word(order));

@@ -217,7 +217,7 @@ fn describe(done: &Done, is_dry: bool) -> String {
     text
 }
 
-fn moves(text: &mut String, moves: &[Move]) {
+pub(crate) fn moves(text: &mut String, moves: &[Move]) {
     let percent = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.1}%"));
     let head = ["  FROM", "TO", "ADDRESSES", "QUERIES", "REQUESTS"].map(ToOwned::to_owned);
     let row = |one: &Move| {
@@ -229,7 +229,7 @@ fn moves(text: &mut String, moves: &[Move]) {
     table(text, &rows);
 }
 
-fn loads(text: &mut String, before: &[Load], after: &[Load]) {
+pub(crate) fn loads(text: &mut String, before: &[Load], after: &[Load]) {
     for (before, after) in before.iter().zip(after) {
         if after.asked_rps == 0 && before.asked_rps == 0 {
             continue;

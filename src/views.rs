@@ -10,10 +10,12 @@ use daemun_sync::{Agent, Refusals, disk, last_sent, latest_seen};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::admin::ViewMetrics;
 use crate::clock;
 use crate::door::OpenDoor;
+use crate::drill::part::InDrill;
 use crate::name_server::NameServer;
 use crate::reload::Files;
 use crate::run::{Role, RunArguments, Tasks};
@@ -121,6 +123,7 @@ pub(crate) struct Follower {
     pub(crate) name_server: Option<NameServer>,
     pub(crate) door: Option<OpenDoor>,
     pub(crate) metrics: ViewMetrics,
+    pub(crate) in_drill: InDrill,
 }
 
 impl Follower {
@@ -130,7 +133,9 @@ impl Follower {
             let world = latest_seen(&mut self.worlds);
             let view = latest_seen(&mut self.views);
             let complaints = world.complaints.len() + latest_seen(&mut self.refused).len();
-            let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&view)));
+            let mut again = self.in_drill.look(world.config(), &view);
+            let followed = self.in_drill.followed(&view);
+            let placer = Arc::new(Placer::new(Arc::clone(&world.steering), Arc::clone(&followed)));
             if let Some(server) = &self.name_server {
                 if !shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &world)) {
                     server.show_zones(&world);
@@ -143,12 +148,31 @@ impl Follower {
             if let Some(door) = &self.door {
                 door.show(&world, placer);
             }
-            tokio::select! {
-                changed = self.worlds.changed() => changed.context("the files are no longer watched")?,
-                changed = self.views.changed() => changed.context("nobody publishes views any more")?,
-                Ok(()) = self.heard.changed() => {}
-                changed = self.refused.changed() => changed.context("the files are no longer watched")?,
+            // What a drill does here is looked at more often than anything else changes.
+            while let Some(pause) = again {
+                if let Ok(changed) = timeout(pause, self.changed()).await {
+                    changed?;
+                    break;
+                }
+                again = self.in_drill.look(world.config(), &view);
+                if self.in_drill.followed(&view) != followed {
+                    break;
+                }
+            }
+            if again.is_none() {
+                self.changed().await?;
             }
         }
+    }
+
+    /// Waits for something new.
+    async fn changed(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            changed = self.worlds.changed() => changed.context("the files are no longer watched")?,
+            changed = self.views.changed() => changed.context("nobody publishes views any more")?,
+            Ok(()) = self.heard.changed() => {}
+            changed = self.refused.changed() => changed.context("the files are no longer watched")?,
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use daemun_fleet::config::Dns;
+use daemun_fleet::impaired::Impaired;
 use daemun_fleet::steering::Target;
 use daemun_fleet::{Client, Clock, Placer};
 use hickory_proto::op::ResponseCode;
@@ -55,6 +56,7 @@ pub struct Responder {
     metrics: Metrics,
     limiter: Limiter,
     clock: Clock,
+    impaired: Arc<Impaired>,
 }
 
 /// A reply with what it was made from.
@@ -80,7 +82,8 @@ struct Placed {
 impl Responder {
     /// A responder that starts with `state`.
     pub fn new(state: State, metrics: Metrics, clock: Clock) -> Self {
-        Self { state: ArcSwap::from_pointee(state), metrics, limiter: Limiter::default(), clock }
+        let (limiter, impaired) = (Limiter::default(), Arc::default());
+        Self { state: ArcSwap::from_pointee(state), metrics, limiter, clock, impaired }
     }
 
     /// Replaces the state; queries under way finish with the old one.
@@ -91,6 +94,11 @@ impl Responder {
     /// The newest state.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
+    }
+
+    /// How it fails, when it is to.
+    pub fn impaired(&self) -> &Arc<Impaired> {
+        &self.impaired
     }
 
     /// What is counted.

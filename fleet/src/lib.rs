@@ -9,6 +9,8 @@ pub mod client;
 mod clock;
 pub mod config;
 pub mod connections;
+pub mod drill;
+pub mod impaired;
 pub mod location;
 pub mod meter;
 pub mod placement;

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::drill::DrillView;
+
 /// The state of a datacenter.
 ///
 /// ```text
@@ -248,6 +250,9 @@ pub struct FleetView {
     /// Automation is off: states stay as they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<OrderView>,
+    /// A failure on purpose that is armed or under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillView>,
     /// Requests per second at all doors together, by ranking class (see [`Steering::class_name`](crate::Steering)).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, u32>,
@@ -271,6 +276,7 @@ impl FleetView {
             fail_open: false,
             observers: BTreeMap::new(),
             paused: None,
+            drill: None,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
         }
@@ -312,6 +318,7 @@ mod tests {
             fail_open: false,
             observers: BTreeMap::new(),
             paused: None,
+            drill: None,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
         };

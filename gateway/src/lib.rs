@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use daemun_fleet::config::VirtualHost;
+use daemun_fleet::impaired::Impaired;
 use daemun_fleet::{Clock, Placer};
 use hyper::header::{self, HeaderName, HeaderValue};
 
@@ -148,6 +149,7 @@ pub struct Door {
     changed: tokio::sync::watch::Sender<u64>,
     metrics: Metrics,
     clock: Clock,
+    impaired: Arc<Impaired>,
 }
 
 impl Door {
@@ -175,7 +177,13 @@ impl Door {
             changed: tokio::sync::watch::Sender::new(0),
             metrics,
             clock,
+            impaired: Arc::default(),
         })
+    }
+
+    /// How it fails, when it is to.
+    pub fn impaired(&self) -> &Arc<Impaired> {
+        &self.impaired
     }
 
     fn making(&self) -> MutexGuard<'_, Making> {

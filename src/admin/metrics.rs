@@ -22,6 +22,7 @@ pub(crate) struct ViewMetrics {
     doubted: IntGaugeVec,
     loads: IntGaugeVec,
     complaints: IntGauge,
+    drill: IntGauge,
 }
 
 impl ViewMetrics {
@@ -43,6 +44,7 @@ impl ViewMetrics {
                 "daemun_view_fail_open",
                 "1 while everything looks down and everything is used.",
             )?,
+            drill: gauge("daemun_drill", "1 while a drill is armed, 2 while something fails by it, else 0.")?,
             complaints: gauge(
                 "daemun_files_refused",
                 "Problems with config, zone, geo or page files; the last good is in use.",
@@ -76,6 +78,8 @@ impl ViewMetrics {
         let view = placer.view();
         self.generation.set(i64::try_from(view.generation).unwrap_or(i64::MAX));
         self.fail_open.set(view.fail_open.into());
+        let drill = view.drill.as_ref().map_or(0, |drill| 1 + i64::from(drill.step.is_some()));
+        self.drill.set(drill);
         self.paused.set(view.paused.is_some().into());
         self.complaints.set(i64::try_from(complaints).unwrap_or(i64::MAX));
         for gauges in [&self.states, &self.shares, &self.doubted, &self.loads] {

@@ -1,6 +1,7 @@
-//! The admin listener of a process: `/v1/status`, `/v1/view`, `/v1/history`, `/v1/verbs`, `/metrics`. All but the last take
+//! The admin listener of a process: `/v1/status`, `/v1/view`, `/v1/history`, `/v1/verbs`, `/v1/drills`, `/metrics`. All but the last take
 //! the admin token.
 
+pub(crate) mod drills;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod token;
@@ -14,6 +15,7 @@ use axum::response::Json;
 use axum::routing::{get, post};
 use daemun_fleet::{FleetView, Placer};
 use daemun_gateway::Door;
+use daemun_sync::drill::drills::Drills;
 use daemun_sync::history::History;
 use daemun_sync::store::api::Served;
 use daemun_sync::{Agent, latest};
@@ -30,6 +32,9 @@ use crate::{clock, keys};
 /// A word of an operator is short.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Some seconds of what a witness has seen.
+const WITNESSED_BYTES_MAX: usize = 8 << 20;
+
 /// What the admin listener shows.
 #[derive(Debug)]
 pub(crate) struct Admin {
@@ -41,6 +46,7 @@ pub(crate) struct Admin {
     pub(crate) placers: watch::Receiver<Arc<Placer>>,
     pub(crate) heard: watch::Receiver<bool>,
     pub(crate) agent: Option<Arc<Agent>>,
+    pub(crate) drills: Option<Arc<Drills>>,
     pub(crate) registry: Registry,
     pub(crate) link_metrics: LinkMetrics,
     pub(crate) store: Served,
@@ -108,6 +114,17 @@ pub(crate) fn router(admin: Arc<Admin>, token: Arc<str>) -> Router {
         .route("/v1/view", get(|State(admin): State<Arc<Admin>>| async move { Json(latest(&admin.views)) }))
         .route("/v1/history", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.history()) }))
         .route("/v1/verbs", post(orders::tell))
+        .route("/v1/drills", get(drills::list).post(drills::begin))
+        .route("/v1/drills/now", get(drills::now))
+        .route("/v1/drills/scenario", get(drills::scenario).post(drills::read))
+        .route("/v1/drills/report", get(drills::report))
+        .route("/v1/drills/course", get(drills::course))
+        .route("/v1/drills/abort", post(drills::abort))
+        .route("/v1/drills/record", post(drills::record))
+        .route(
+            "/v1/drills/witnessed",
+            post(drills::witnessed).layer(DefaultBodyLimit::max(WITNESSED_BYTES_MAX)),
+        )
         .route("/metrics", get(metrics::show))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(token, token::check))

@@ -95,7 +95,7 @@ fn weigh(admin: &Admin, plan: &Plan) -> Done {
     }
     let state = |view: &daemun_fleet::FleetView| match &plan.order.about {
         daemun_sync::orders::About::Datacenter(name) => view.datacenters.get(name).map(|d| d.state),
-        daemun_sync::orders::About::Fleet => None,
+        daemun_sync::orders::About::Fleet | daemun_sync::orders::About::Drill => None,
     };
     Done {
         is_done: false,

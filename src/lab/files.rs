@@ -94,6 +94,7 @@ pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::R
     fs::create_dir_all(directory).with_context(writing)?;
     for datacenter in &DATACENTERS {
         let data = directory.join(datacenter.name);
+        let _ = fs::remove_file(held(directory, datacenter));
         if data.join("view.json").exists() || data.join("facts.json").exists() {
             fs::remove_dir_all(&data).with_context(writing)?;
         }
@@ -107,6 +108,11 @@ pub(super) fn write(directory: &Path, network: &str, dns_port: u16) -> anyhow::R
     write_keys(directory)?;
     fs::write(directory.join(CONFIG), config(network, dns_port)).with_context(writing)?;
     fs::write(directory.join("shop.test.zone"), zone(network)).with_context(writing)
+}
+
+/// The file that keeps a killed datacenter dead.
+pub(super) fn held(directory: &Path, datacenter: &LabDatacenter) -> PathBuf {
+    directory.join(datacenter.name).join("held")
 }
 
 /// Where the keys of a datacenter's agent are.
@@ -173,6 +179,10 @@ fn config(network: &str, dns_port: u16) -> String {
          [sync]\nlisten = [\"datacenter:{AGENT_PORT}\"]\nadmin = [\"datacenter:{ADMIN_PORT}\"]\n\
          ca = \"{KEYS}/ca.pem\" # certificate and key are each datacenter's own: `run --keys`\n"
     );
+    // Who is killed stays dead while the file is there: the lab starts it again when it is gone.
+    text += "\n[drill] # `daemun drill run kill --target frankfurt`\n\
+             kill = [\"/bin/sh\", \"-c\", \"touch \\\"$DAEMUN_DATA/held\\\" && kill -KILL $DAEMUN_PID\"]\n\
+             start = [\"/bin/sh\", \"-c\", \"rm -f \\\"$DAEMUN_DATA/held\\\"\"]\n";
     text += "\n[sync.return] # else a minute of calm, a minute a step, one return an hour\n\
              hold_down = \"3s\"\nhold_down_max = \"30s\"\nramp_step = \"2s\"\ncatch_up = \"1s\"\nper_hour = 3600\n";
     for datacenter in &DATACENTERS {

@@ -21,6 +21,9 @@ use processes::Processes;
 /// Time after which a datacenter that died is started again.
 const COMES_BACK: Duration = Duration::from_secs(15);
 
+/// So often it is looked whether a drill lets a datacenter back that it has killed.
+const HELD: Duration = Duration::from_millis(100);
+
 /// Three datacenters on this machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LabArguments {
@@ -113,6 +116,7 @@ async fn stay(processes: &mut Processes) -> anyhow::Result<()> {
     }
     introduce(processes);
     let mut to_start: VecDeque<(Duration, &'static LabDatacenter)> = VecDeque::new();
+    let mut held: Vec<&'static LabDatacenter> = Vec::new();
     loop {
         // All wait equally long, so the first to die is the first to come back.
         let next = to_start.front().map(|(due, _)| due.saturating_sub(clock::monotonic()));
@@ -123,10 +127,19 @@ async fn stay(processes: &mut Processes) -> anyhow::Result<()> {
             }
         };
         tokio::select! {
-            died = processes.next_death() => {
+            died = processes.next_death() => if processes.is_held(died.datacenter) {
+                println!("{} was killed by a drill ({}).", died.datacenter.name, died.how);
+                held.push(died.datacenter);
+            } else {
                 let (name, seconds) = (died.datacenter.name, COMES_BACK.as_secs());
                 println!("{name} is gone ({}). Watch the others; it comes back in {seconds} s.", died.how);
                 to_start.push_back((clock::monotonic() + COMES_BACK, died.datacenter));
+            },
+            () = tokio::time::sleep(HELD), if !held.is_empty() => {
+                for datacenter in held.extract_if(.., |datacenter| !processes.is_held(datacenter)).collect::<Vec<_>>() {
+                    let pid = processes.start(datacenter)?;
+                    println!("{} is started again by the drill (pid {pid}).", datacenter.name);
+                }
             }
             () = comes_back => if let Some((_, datacenter)) = to_start.pop_front() {
                 let pid = processes.start(datacenter)?;
@@ -182,8 +195,10 @@ fn introduce(processes: &Processes) {
     println!("Move a datacenter's users away, first as a dry run; let them back:");
     println!("  {program} drain frankfurt --over 30s --dry-run{admin}");
     println!("  {program} restore frankfurt{admin}");
+    println!("Lose a datacenter on purpose, for 20 seconds, and read what that cost:");
+    println!("  {program} drill run blackhole --target frankfurt --yes{admin}");
     if let Some(pid) = processes.pid(frankfurt) {
-        println!("Lose a datacenter; see how it came about:");
+        println!("Lose a datacenter without a plan; see how it came about:");
         println!("  kill -9 {pid}");
         println!("  {program} history{admin}");
     }

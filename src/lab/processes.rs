@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::files::{
     ADMIN_PORT, AGENT_PORT, CONFIG, DATACENTERS, DNS_HTTPS_PORT, DNS_TLS_PORT, GATEWAY_PORT, LabDatacenter,
-    STORE_TOKEN, TOKEN, keys,
+    STORE_TOKEN, TOKEN, held, keys,
 };
 
 /// Pause between two looks at the processes.
@@ -126,6 +126,11 @@ impl Processes {
         let pid = child.id().with_context(starting)?;
         self.running.push((datacenter, child));
         Ok(pid)
+    }
+
+    /// Whether a drill keeps a datacenter dead.
+    pub(super) fn is_held(&self, datacenter: &LabDatacenter) -> bool {
+        held(&self.directory, datacenter).exists()
     }
 
     /// Where a datacenter's log goes.

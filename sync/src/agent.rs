@@ -1,10 +1,12 @@
 //! The agent's shell: it sends the probes and questions that the [`Core`] asks for, hands in what comes of them, and tells
 //! of each new view. No policy.
 
-use std::collections::HashMap;
+mod drill;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use daemun_fleet::view::Frontier;
@@ -16,10 +18,11 @@ use tokio::task::{JoinError, JoinSet};
 use url::Url;
 
 use crate::core::{Answer, Core, Input, Kept, LinkStatus, Moment, Output, TICK};
+use crate::drill::drills::Drills;
 use crate::gate::{PeersReachable, Watermark};
 use crate::history::{Event, History};
 use crate::keys::Keys;
-use crate::latest::{latest, latest_seen};
+use crate::latest::{last_sent, latest, latest_seen};
 use crate::orders::Order;
 use crate::probe::Target;
 use crate::pull::{Ask, Greeting};
@@ -50,6 +53,10 @@ pub struct Agent {
     refusals: Refusals,
     probes: IntCounterVec,
     store: Option<Store>,
+    drills: OnceLock<Arc<Drills>>,
+    is_mute: watch::Sender<bool>,
+    /// Servers whose probes fail, and when the first of these ended, milliseconds of Unix time.
+    failing: Mutex<BTreeMap<String, u64>>,
 }
 
 /// The counter of probes.
@@ -102,6 +109,9 @@ impl Agent {
             refusals: settings.refusals.clone(),
             probes: settings.probes.clone(),
             store: settings.store.clone(),
+            drills: OnceLock::new(),
+            is_mute: watch::Sender::new(false),
+            failing: Mutex::default(),
         };
         // A directory that cannot be written must be known now, not at the first failover.
         disk::write(&agent.facts_file, &agent.lock().kept(moment))?;
@@ -151,7 +161,17 @@ impl Agent {
         let mut work = Work::new(&self.me, &latest_seen::<Arc<_>>(&mut configs), shown.as_deref())?;
         let mut probes: JoinSet<Input> = JoinSet::new();
         let mut asks: JoinSet<Input> = JoinSet::new();
+        let mut mute = self.mutes();
         loop {
+            if latest_seen(&mut mute) {
+                // As a stopped process: what was under way is lost, and when it goes on it knows that it slept.
+                probes = JoinSet::new();
+                asks = JoinSet::new();
+                if mute.changed().await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
             let moment = self.moment();
             let (outputs, wake_at) = {
                 let mut core = self.lock();
@@ -171,6 +191,7 @@ impl Agent {
                     }
                 }
                 Some(ended) = asks.join_next() => self.take_ended(ended),
+                Ok(()) = mute.changed() => {}
                 Ok(()) = keys.changed() => {
                     // What is under way ends as it began.
                     work = Work::new(&self.me, &self.config(), latest_seen(&mut keys).as_deref())?;
@@ -265,11 +286,16 @@ impl Agent {
 
     /// Hands an input to the core; what changed is told.
     pub(crate) fn take(&self, input: Input) {
+        // Whatever comes to a stopped process is lost.
+        if last_sent(&self.is_mute) {
+            return;
+        }
         let mut core = self.lock();
         if let Input::Probed { server, address, outcome, .. } = &input
             && core.looks_at(server, *address)
         {
             let result = if outcome.is_ok() { "up" } else { "down" };
+            self.note_probe(server, outcome.is_ok());
             self.probes.with_label_values(&[server.as_str(), result]).inc();
         }
         if core.handle(self.moment(), input) {
@@ -351,6 +377,14 @@ impl Agent {
     /// Takes in what this datacenter's processes measured.
     pub fn measured(&self, node: &str, measured: Measured) {
         self.take(Input::Measured { node: node.to_owned(), measured });
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn keys(&self) -> Option<Arc<Keys>> {
+        latest(&self.keys)
     }
 
     /// What an operator's word would do; nothing is done yet.

@@ -5,6 +5,7 @@
 //! what its own facts say, and writes the difference. So it does not matter what was lost, or which disk: whoever
 //! comes back writes what is missing.
 
+pub mod drill;
 mod messages;
 mod settle;
 mod watch;
@@ -63,6 +64,8 @@ pub struct Core {
     heard_by: BTreeMap<String, Frontier>,
     admissions: BTreeMap<String, Admission>,
     timers: Timers,
+    /// The drill that is under way, if any.
+    leading: Option<drill::Leading>,
     gate: Box<dyn Gate>,
     /// The gate that was given; none: peers that can be reached are enough.
     has_gate: bool,
@@ -101,6 +104,7 @@ impl Core {
             heard_by: BTreeMap::new(),
             admissions: BTreeMap::new(),
             timers: Timers::default(),
+            leading: None,
             gate: Box::new(PeersReachable { needed: config.sync.comeback.catch_up }),
             has_gate: false,
             rates: Rates::default(),

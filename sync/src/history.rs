@@ -67,6 +67,17 @@ pub fn changes(before: &FleetView, after: &FleetView, unix_ms: u64) -> Vec<Event
     };
     let reason = after.paused.as_ref().map_or("", |order| &order.reason);
     add("automation", automation(before), automation(after), reason);
+    let drill = |view: &FleetView| {
+        view.drill.as_ref().map_or_else(
+            || "none".to_owned(),
+            |drill| match drill.step {
+                None => format!("{} is armed", drill.id),
+                Some(step) => format!("{}, step {}", drill.id, step + 1),
+            },
+        )
+    };
+    let faults = after.drill.iter().flat_map(|drill| &drill.faults).map(ToString::to_string);
+    add("drill", drill(before), drill(after), &faults.collect::<Vec<_>>().join(", "));
     let open = |view: &FleetView| if view.fail_open { "failing open" } else { "by health" }.to_owned();
     add("fleet", open(before), open(after), "everything looks down: all are used");
     events

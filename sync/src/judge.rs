@@ -11,7 +11,7 @@
 //! 1. an operator's pin, or that it is forgotten;
 //! 2. what was so when automation was paused;
 //! 3. down, by votes;
-//! 4. draining or drained, by an operator;
+//! 4. draining or drained, by an operator or a drill;
 //! 5. catching up or ramping, by the middle of the observers' admissions (see [`admission`](crate::admission));
 //! 6. serving.
 //!
@@ -24,9 +24,11 @@ use std::net::IpAddr;
 
 use daemun_fleet::Config;
 use daemun_fleet::config::DOOR_ROLE;
+use daemun_fleet::drill::Fault;
 use daemun_fleet::view::{DatacenterView, FleetView, ObserverView, State};
 
 use crate::admission::{Admitted, Out};
+use crate::drill::word::Word;
 use crate::facts::{Body, Fact, Facts};
 use crate::health::Verdict;
 use crate::orders::{About, Order, Verb};
@@ -90,6 +92,7 @@ pub fn judge(config: &Config, facts: &Facts) -> Judgement {
         servers,
         observers: bench.observers(),
         paused: pause.map(Order::view),
+        drill: bench.drill().map(|(order, word)| word.view(&order.by, order.for_ms.unwrap_or(0))),
         requests: bench.sum(|body| match body {
             Body::Rates { requests, .. } => Some(requests),
             _ => None,
@@ -175,6 +178,25 @@ impl<'a> Bench<'a> {
         self.orders.get(&About::Fleet).copied().filter(|order| order.verb.binds())
     }
 
+    /// The drill that is armed or under way.
+    fn drill(&self) -> Option<(&'a Order, &'a Word)> {
+        let order = self.orders.get(&About::Drill).copied()?;
+        match &order.verb {
+            Verb::Drill(word) if word.binds() => Some((order, word)),
+            _ => None,
+        }
+    }
+
+    /// The percentage of its users that a drill leaves to a datacenter, and the word that says so.
+    fn drained_by_drill(&self, name: &str) -> Option<(u8, &'a Order)> {
+        let (order, word) = self.drill().filter(|(_, word)| word.target.datacenter() == Some(name))?;
+        let share = word.faults().iter().find_map(|fault| match fault {
+            Fault::Drain { share } => Some(*share),
+            _ => None,
+        });
+        Some((100u8.saturating_sub(share?), order))
+    }
+
     /// Why an observer's own eyes are more likely bad than what it looks at (as in Lifeguard, Dadgar et al. 2018): it sees
     /// most of the others fail.
     fn doubt(&self, author: usize) -> Option<String> {
@@ -257,6 +279,8 @@ impl<'a> Bench<'a> {
             }),
             _ => None,
         });
+        let by_drill = self.drained_by_drill(name).filter(|_| order.is_none());
+        let drained = by_drill.map_or(drained, |(percent, order)| Some((Some(percent), order.at_unix_ms)));
         let out = match (tally.is_down, drained) {
             (true, _) => Out::Down { is_sure },
             (false, Some((percent, _))) => Out::Drained { percent: percent.unwrap_or(0) },
@@ -268,7 +292,8 @@ impl<'a> Bench<'a> {
                 _ => Out::No,
             },
         };
-        let mut view = self.state(name, &tally, order, drained, level);
+        let word = order.or(by_drill.map(|(_, order)| order));
+        let mut view = self.state(name, &tally, word, drained, level);
         view.suspected = view.state != State::Down && opinion::is_suspected(self, subject, &deciding);
         view.order = order.map(Order::view);
         view.cut_from = self.cut_from(name);
@@ -315,7 +340,8 @@ impl<'a> Bench<'a> {
         }
         if let (Some((percent, since)), Some(order)) = (drained, order) {
             let state = percent.map_or(State::Drained, State::Draining);
-            return at(state, said(order, "drained"), since);
+            let what = if order.about == About::Drill { "drained for a drill" } else { "drained" };
+            return at(state, said(order, what), since);
         }
         match level.filter(|level| level.percent < 100) {
             Some(Level { percent: 0, admitted, fact }) => {

@@ -8,6 +8,7 @@ pub mod admission;
 mod agent;
 pub mod core;
 pub mod disk;
+pub mod drill;
 mod eye;
 pub mod facts;
 mod follow;

@@ -14,6 +14,11 @@ use std::time::Duration;
 use daemun_fleet::view::{OrderView, State};
 use serde::{Deserialize, Serialize};
 
+use crate::drill::report::Ended;
+use crate::drill::word::Word;
+
+/// A drill's time, whatever its word says: four hours, and what comes before and after.
+const DRILL_MAX: Duration = Duration::from_secs(5 * 3600);
 /// A drain over some time goes in so many steps.
 const DRAIN_STEPS: u32 = 10;
 
@@ -25,6 +30,8 @@ pub enum About {
     Fleet,
     /// One datacenter.
     Datacenter(String),
+    /// The drill: there is one at a time.
+    Drill,
 }
 
 /// What is to be so.
@@ -54,6 +61,8 @@ pub enum Verb {
     },
     /// Automation on.
     Resume,
+    /// A failure on purpose, and how far it is.
+    Drill(Box<Word>),
     /// The word before is over.
     Expired,
 }
@@ -68,13 +77,25 @@ impl Verb {
             Verb::Forget => "forget",
             Verb::Pause { .. } => "pause",
             Verb::Resume => "resume",
+            Verb::Drill(_) => "drill",
             Verb::Expired => "expired",
         }
     }
 
     /// It holds something that automation would else decide.
     pub fn binds(&self) -> bool {
-        !matches!(self, Verb::Restore | Verb::Resume | Verb::Expired)
+        match self {
+            Verb::Drill(word) => word.binds(),
+            Verb::Restore | Verb::Resume | Verb::Expired => false,
+            Verb::Drain { .. } | Verb::Pin { .. } | Verb::Forget | Verb::Pause { .. } => true,
+        }
+    }
+
+    fn stage(&self) -> Option<(u32, Ended, &str)> {
+        match self {
+            Verb::Drill(word) => Some(word.stage.rank()),
+            _ => None,
+        }
     }
 }
 
@@ -109,10 +130,28 @@ impl Order {
     /// everywhere; and a word is never lost to the end of the one before.
     pub fn holds_over(&self, other: &Order) -> bool {
         // The moment tells two apart that an agent took before and after it lost its disk.
-        let rank = |order: &Order| {
-            (order.revision, order.verb != Verb::Expired, order.told.clone(), order.at_unix_ms)
+        self.rank() > other.rank()
+    }
+
+    fn rank(&self) -> impl PartialOrd + '_ {
+        // Stages are of one drill: which it is comes first.
+        let (is_word, stage) = (self.verb != Verb::Expired, self.verb.stage());
+        (self.revision, is_word, self.told.as_str(), self.at_unix_ms, stage)
+    }
+
+    /// Both are about one and the same drill.
+    pub(crate) fn is_same_drill(&self, other: &Order) -> bool {
+        let which = |order: &Order| (order.revision, order.told.clone(), order.at_unix_ms);
+        self.about == About::Drill && other.about == About::Drill && which(self) == which(other)
+    }
+
+    /// The word that it is over, if that comes by itself: the same from every agent, so that it does not matter who is first.
+    fn ended(&self) -> Order {
+        let (revision, verb) = match &self.verb {
+            Verb::Drill(word) => (self.revision, Verb::Drill(Box::new(word.expired()))),
+            _ => (self.revision + 1, Verb::Expired),
         };
-        rank(self) > rank(other)
+        Order { revision, verb, for_ms: None, ..self.clone() }
     }
 
     /// For people.
@@ -168,6 +207,12 @@ impl Timers {
         if is_news {
             let ends_at =
                 order.for_ms.filter(|_| order.verb.binds()).map(|ms| now + Duration::from_millis(ms));
+            // No step of a drill makes its time longer, and none that could be planned is longer than this.
+            let ends_at =
+                ends_at.map(|at| if order.about == About::Drill { at.min(now + DRILL_MAX) } else { at });
+            let armed = self.known.get(&order.about).filter(|known| known.order.is_same_drill(order));
+            let armed = armed.and_then(|known| known.ends_at);
+            let ends_at = ends_at.map(|at| armed.map_or(at, |armed| at.min(armed)));
             let head_start = Duration::ZERO;
             let known = Known { order: order.clone(), heard_at: now, head_start, ends_at, is_guess: false };
             self.known.insert(order.about.clone(), known);
@@ -208,6 +253,11 @@ impl Timers {
         self.known.iter().filter_map(left).collect()
     }
 
+    /// How long a word still holds; none: it does not end, or there is none.
+    pub fn left_of(&self, about: &About, now: Duration) -> Option<Duration> {
+        Some(self.known.get(about)?.ends_at?.saturating_sub(now))
+    }
+
     /// None of them ends or goes on by itself.
     pub fn are_idle(&self) -> bool {
         let is_idle =
@@ -225,16 +275,10 @@ impl Timers {
         self.known.get(about).map(|known| &known.order)
     }
 
-    /// The words to write because others are over. The same from every agent, so that it does not matter who is first.
+    /// The words to write because others are over.
     pub fn expired(&self, now: Duration) -> Vec<Order> {
         let over = self.known.values().filter(|known| known.ends_at.is_some_and(|at| at <= now));
-        let end = |known: &Known| Order {
-            revision: known.order.revision + 1,
-            verb: Verb::Expired,
-            for_ms: None,
-            ..known.order.clone()
-        };
-        over.map(end).collect()
+        over.map(|known| known.order.ended()).collect()
     }
 
     /// Takes in how far a drain has gone, as far as anyone has said: whoever heard of it late, or began again, goes on from

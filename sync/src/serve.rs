@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::Agent;
 use crate::core::{Answer, Input};
+use crate::drill;
 use crate::listen::Peer;
 use crate::rates::Measured;
 use crate::store::link;
@@ -118,7 +120,25 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/view", get(view))
         .route("/v1/report", post(report))
         .route(link::PATH, post(log))
-        .with_state(agent)
+        .with_state(Arc::clone(&agent))
+        .layer(from_fn_with_state(Arc::clone(&agent), unless_mute))
+        .merge(drill::serve::router(agent))
+}
+
+/// Who is silenced by a drill does not answer: the asker waits, as for a stopped process.
+async fn unless_mute(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    let mut mute = agent.mutes();
+    if mute.wait_for(|mute| !mute).await.is_err() {
+        return Refused(StatusCode::SERVICE_UNAVAILABLE, "the agent ends".to_owned()).into_response();
+    }
+    let answer = tokio::select! {
+        answer = next.run(request) => answer,
+        // What was held is lost.
+        Ok(_) = mute.wait_for(|mute| *mute) => {
+            Refused(StatusCode::SERVICE_UNAVAILABLE, "the agent is silenced by a drill".to_owned()).into_response()
+        }
+    };
+    answer
 }
 
 /// Feeds another store what it lacks.

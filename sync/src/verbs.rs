@@ -215,6 +215,10 @@ fn outcome(core: &Core, order: &Order) -> FleetView {
 /// Which rules a word breaks, but for those that need loads.
 fn broken(core: &Core, order: &Order, before: &FleetView, after: &FleetView) -> Vec<String> {
     let mut broken = Vec::new();
+    if let Some(drill) = &before.drill {
+        broken
+            .push(format!("the drill {} is under way: wait for its end, or `daemun drill abort`", drill.id));
+    }
     let About::Datacenter(name) = &order.about else { return broken };
     let state = |view: &FleetView, name: &str| view.datacenters.get(name).map_or(State::Serving, |d| d.state);
     let (was, is) = (state(before, name), state(after, name));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use daemun_sync::drill::plan::Asked;
 use daemun_sync::verbs::Told;
 
 use crate::scene::{Door, Scene, Sight, Way};
@@ -72,6 +73,15 @@ pub(crate) enum Act {
     Tell {
         agent: usize,
         told: Told,
+    },
+    /// The same, to have a drill begun.
+    Drill {
+        agent: usize,
+        asked: Box<Asked>,
+    },
+    /// The same, to have the drill ended that is known there.
+    Abort {
+        agent: usize,
     },
 }
 

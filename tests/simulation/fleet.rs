@@ -19,6 +19,8 @@ pub(crate) const PLACES: [(&str, f32, f32); 5] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fleet {
     pub(crate) datacenters: usize,
+    /// Of front doors.
+    pub(crate) check: &'static str,
     /// Seconds; none: as in production.
     pub(crate) hold_down: Option<u64>,
     pub(crate) ramp_step: u64,
@@ -28,7 +30,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// As in production.
     pub(crate) fn usual(datacenters: usize) -> Self {
-        Self { datacenters, hold_down: None, ramp_step: 60, returns_per_hour: 1 }
+        Self { datacenters, check: "tcp = 80", hold_down: None, ramp_step: 60, returns_per_hour: 1 }
     }
 
     /// The config.
@@ -39,8 +41,9 @@ impl Fleet {
                 "[[datacenters]]\nname = \"{name}\"\nlatitude = {latitude:.2}\nlongitude = {longitude:.2}\n\
                  addresses = [\"{}\"]\nagent = \"https://{0}:7400\"\n\
                  [[servers]]\nname = \"door-{name}\"\nrole = \"frontdoor\"\ndatacenter = \"{name}\"\n\
-                 check = {{ tcp = 80 }}\n",
-                address(number)
+                 check = {{ {1} }}\n",
+                address(number),
+                self.check
             );
         }
         text += "[[dns.zones]]\nname = \"shop.test\"\nfile = \"zone\"\n\

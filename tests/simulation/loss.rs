@@ -11,6 +11,7 @@ use daemun_sync::judge::judge;
 
 use crate::checkers::Checker;
 use crate::clock::MachineClock;
+use crate::drills::truth::Broken;
 use crate::faults::Calm;
 use crate::fleet::Fleet;
 use crate::random::Random;
@@ -58,6 +59,7 @@ pub(crate) fn play(seed: u64, datacenters: usize, long: Duration) -> Result<u64,
         duplication: 0,
         fold: judge,
         tamper: None,
+        broken: Broken::No,
         tick: TICK,
         beats: false,
         random,

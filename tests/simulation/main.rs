@@ -10,11 +10,13 @@
 //! cargo test --test simulation                        200 stories, and all else
 //! DAEMUN_SEEDS=20000 cargo test --test simulation     more of them
 //! DAEMUN_SEED=17 cargo test --test simulation -- one_story --nocapture    one, told
+//! DAEMUN_SEED=17 cargo test --test simulation -- one_drill_story --nocapture    one of drills, told
 //! DAEMUN_HOURS=10000 cargo test --test simulation     lost probes alone, for so many hours
 //! ```
 
 mod checkers;
 mod clock;
+mod drills;
 mod faults;
 mod fleet;
 mod loss;

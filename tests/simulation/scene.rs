@@ -6,6 +6,8 @@ use std::time::Duration;
 use daemun_fleet::{Config, FleetView};
 use daemun_sync::orders::Order;
 
+use crate::drills::truth::Truth;
+
 /// A value, and since when it has been so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since<T> {
@@ -116,6 +118,7 @@ pub(crate) struct Scene {
     pub(crate) words: Vec<Word>,
     /// When each wall clock jumped last.
     pub(crate) jumped_at: Vec<Option<Duration>>,
+    pub(crate) drills: Truth,
     /// Microseconds that the slowest way takes.
     pub(crate) slowest_us: u64,
 }
@@ -170,7 +173,7 @@ impl Scene {
         self.agents[agent].runs.lasts(self.now, |runs| *runs)
     }
 
-    fn direct_for(&self, a: usize, b: usize) -> Duration {
+    pub(crate) fn direct_for(&self, a: usize, b: usize) -> Duration {
         let slow_us = self.slowest_us;
         let good = |way: &Way| !way.is_cut && way.loss <= LINK_LOSS_SMALL && way.delay_us <= slow_us;
         let of = |a: usize, b: usize| self.links[a][b].lasts(self.now, good);

@@ -9,6 +9,7 @@ use daemun_sync::judge::judge;
 use daemun_sync::verbs::{Told, What};
 
 use crate::clock::MachineClock;
+use crate::drills::truth::Broken;
 use crate::faults::{Act, Calm, Fault, Harm};
 use crate::fleet::{Fleet, PLACES};
 use crate::random::Random;
@@ -38,13 +39,14 @@ pub(crate) fn story(seed: u64, kind: Kind) -> (Plan, Duration) {
     let datacenters = random.pick(&[2, 3, 3, 5]);
     let fleet = Fleet {
         datacenters,
+        check: "tcp = 80",
         hold_down: Some(random.between(5, 30)),
         ramp_step: random.between(2, 10),
         returns_per_hour: random.pick(&[1, 1000, 1000]),
     };
     let config = Arc::new(fleet.config());
     let long = Duration::from_secs(random.between(60, 600));
-    let mut writer = Writer { random, datacenters, long, acts: Vec::new(), next: 0 };
+    let mut writer = Writer::new(random, datacenters, long);
     let calm = writer.calm();
     let clocks = (0..datacenters).map(|_| writer.clock()).collect();
     let incidents = writer.random.between(0, 2 + long.as_secs() / 40);
@@ -64,6 +66,7 @@ pub(crate) fn story(seed: u64, kind: Kind) -> (Plan, Duration) {
         duplication: random.pick(&[0, 0, 50, 300]),
         fold: kind.fold,
         tamper: kind.tamper,
+        broken: Broken::No,
         tick: TICK,
         beats: true,
         random,
@@ -72,16 +75,21 @@ pub(crate) fn story(seed: u64, kind: Kind) -> (Plan, Duration) {
     (plan, long)
 }
 
-struct Writer {
-    random: Random,
-    datacenters: usize,
-    long: Duration,
-    acts: Vec<(Duration, Act)>,
+/// Writes down what goes wrong when.
+pub(crate) struct Writer {
+    pub(crate) random: Random,
+    pub(crate) datacenters: usize,
+    pub(crate) long: Duration,
+    pub(crate) acts: Vec<(Duration, Act)>,
     next: usize,
 }
 
 impl Writer {
-    fn calm(&mut self) -> Calm {
+    pub(crate) fn new(random: Random, datacenters: usize, long: Duration) -> Self {
+        Self { random, datacenters, long, acts: Vec::new(), next: 0 }
+    }
+
+    pub(crate) fn calm(&mut self) -> Calm {
         let count = self.datacenters;
         let link_loss = self.random.pick(&[0, 0, 0, 5, 50, 200]);
         let probe_loss = self.random.pick(&[0, 0, 10, 100, PROBE_LOSS_MAX]);
@@ -99,8 +107,13 @@ impl Writer {
     }
 
     fn clock(&mut self) -> MachineClock {
-        let signed = |random: &mut Random, most: u64| random.between(0, 2 * most) as i64 - most as i64;
         let most_ms = self.random.pick(&[50, 5_000, 86_400_000]);
+        self.clock_within(most_ms)
+    }
+
+    /// Clocks that are off by no more.
+    pub(crate) fn clock_within(&mut self, most_ms: u64) -> MachineClock {
+        let signed = |random: &mut Random, most: u64| random.between(0, 2 * most) as i64 - most as i64;
         MachineClock {
             boot_us: self.random.below(1 << 40),
             drift_ppm: signed(&mut self.random, 200),
@@ -109,34 +122,34 @@ impl Writer {
     }
 
     /// A moment of the story.
-    fn moment(&mut self) -> Duration {
+    pub(crate) fn moment(&mut self) -> Duration {
         Duration::from_millis(self.random.between(0, self.long.as_millis() as u64))
     }
 
     /// How long something lasts: often just about as long as the agents wait for something.
-    fn span(&mut self) -> Duration {
+    pub(crate) fn span(&mut self) -> Duration {
         let (low, high) = self.random.pick(&[(10, 500), (500, 3_000), (3_000, 12_000), (10_000, 120_000)]);
         Duration::from_millis(self.random.between(low, high))
     }
 
-    fn fault(&mut self, at: Duration, long: Duration, fault: Fault) {
+    pub(crate) fn fault(&mut self, at: Duration, long: Duration, fault: Fault) {
         self.next += 1;
         let number = self.next;
         self.acts.push((at, Act::Begin { number, fault }));
         self.acts.push((at + long, Act::End { number }));
     }
 
-    fn one(&mut self) -> usize {
+    pub(crate) fn one(&mut self) -> usize {
         self.random.index(self.datacenters)
     }
 
-    fn two(&mut self) -> (usize, usize) {
+    pub(crate) fn two(&mut self) -> (usize, usize) {
         let one = self.one();
         let more = 1 + self.random.index(self.datacenters - 1);
         (one, (one + more) % self.datacenters)
     }
 
-    fn incident(&mut self) {
+    pub(crate) fn incident(&mut self) {
         let (at, long) = (self.moment(), self.span());
         match self.random.below(16) {
             0 => self.door(at, long),
@@ -204,7 +217,7 @@ impl Writer {
         }
     }
 
-    fn process(&mut self, at: Duration, long: Duration) {
+    pub(crate) fn process(&mut self, at: Duration, long: Duration) {
         let agent = self.one();
         let fault = if self.random.chance(500) {
             Fault::Pause { agent }
@@ -222,7 +235,7 @@ impl Writer {
         }
     }
 
-    fn link(&mut self, at: Duration, long: Duration) {
+    pub(crate) fn link(&mut self, at: Duration, long: Duration) {
         let ((from, to), harm) = (self.two(), self.harm());
         self.fault(at, long, Fault::Link { from, to, harm });
         if self.random.chance(500) {
@@ -248,7 +261,7 @@ impl Writer {
         }
     }
 
-    fn alone(&mut self, at: Duration, long: Duration) {
+    pub(crate) fn alone(&mut self, at: Duration, long: Duration) {
         let (of, and_blind) = (self.one(), self.random.chance(700));
         self.cut_off(of, at, long, and_blind);
     }

@@ -4,6 +4,7 @@
 //! It drives [`Core`] as the shell does: an input, then what is to be done, then a nap to the next thing due, but not
 //! longer than a tick.
 
+mod drills;
 mod queue;
 mod traffic;
 
@@ -19,9 +20,11 @@ use daemun_sync::verbs;
 
 use crate::checkers::Checker;
 use crate::clock::MachineClock;
+use crate::drills::truth::{Broken, Truth};
 use crate::faults::{Act, Calm, Fault, apply};
 use crate::random::Random;
 use crate::scene::{Agent, Door, Scene, Sight, Since, Way, Word};
+use drills::Drilled;
 use queue::{Event, Happening, Scheduled};
 
 /// Facts are on disk so long after they changed, at most.
@@ -41,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) fold: Fold,
     /// What is published in the place of a view: to show that a checker finds a wrong one.
     pub(crate) tamper: Option<fn(FleetView) -> FleetView>,
+    /// What of drills is broken: to show that a checker finds it.
+    pub(crate) broken: Broken,
     /// Time between ticks, at most.
     pub(crate) tick: Duration,
     pub(crate) beats: bool,
@@ -76,6 +81,7 @@ struct Machine {
     wakes_at_us: u64,
     disk: Kept,
     keeps: bool,
+    drilled: Drilled,
 }
 
 /// The world.
@@ -127,6 +133,7 @@ impl World {
             sights: plan.calm.sights.iter().map(|row| row.iter().map(sight).collect()).collect(),
             words: Vec::new(),
             jumped_at: vec![None; count],
+            drills: Truth::new(count),
             // Jitter is a quarter.
             slowest_us: all(&plan.calm.links).max(all(&plan.calm.sights)) * 5 / 4,
             names,
@@ -140,6 +147,7 @@ impl World {
             wakes_at_us: 0,
             disk: Kept::default(),
             keeps: false,
+            drilled: Drilled::default(),
         };
         let mut world = Self {
             machines: plan.clocks.iter().map(machine).collect(),
@@ -183,6 +191,7 @@ impl World {
                     self.look(None);
                     self.schedule(self.now_us + micros(BEAT), Event::Beat);
                 }
+                Event::Guard(agent, life) => self.guard(agent, life),
                 Event::Of(agent, life, happening) => self.happen(agent, life, happening),
             }
         }
@@ -218,6 +227,7 @@ impl World {
         self.tell(|| format!("{act:?}"));
         match act {
             Act::Begin { number, fault } => {
+                self.scene.drills.incidents += 1;
                 self.faults.push((number, fault.clone()));
                 self.changed_faults();
                 match fault {
@@ -240,10 +250,13 @@ impl World {
                 }
             }
             Act::ClockJumps { agent, by_ms } => {
+                self.scene.drills.incidents += 1;
                 self.machines[agent].clock.ahead_ms += by_ms;
                 self.scene.jumped_at[agent] = Some(self.scene.now);
             }
             Act::Tell { agent, told } => self.order(agent, &told),
+            Act::Drill { agent, asked } => self.begin_drill(agent, &asked),
+            Act::Abort { agent } => self.abort_drill(agent),
         }
         if self.violation.is_none() {
             self.look(None);
@@ -287,6 +300,8 @@ impl World {
         machine.core = Some(core);
         machine.is_stopped = false;
         machine.keeps = false;
+        self.forget_part(agent);
+        self.scene.drills.processes[agent].lives.set(true, self.scene.now);
         self.scene.agents[agent].life += 1;
         self.scene.agents[agent].begun_at = self.scene.now;
         let runs = &mut self.scene.agents[agent].runs;
@@ -306,6 +321,8 @@ impl World {
         }
         self.scene.agents[agent].runs.set(false, self.scene.now);
         self.scene.agents[agent].view = None;
+        self.scene.drills.processes[agent].lives.set(false, self.scene.now);
+        self.forget_part(agent);
         // The system closes its connections; the machine itself may be dead, then nobody hears of it.
         if self.plan.random.chance(500) {
             for held in held {
@@ -318,6 +335,8 @@ impl World {
         if self.machines[agent].core.is_some() {
             self.machines[agent].is_stopped = true;
             self.scene.agents[agent].runs.set(false, self.scene.now);
+            self.scene.drills.processes[agent].lives.set(false, self.scene.now);
+            self.scene.drills.stopped_at = Some(self.scene.now);
         }
     }
 
@@ -326,13 +345,17 @@ impl World {
             return;
         }
         self.machines[agent].is_stopped = false;
-        self.scene.agents[agent].runs.set(true, self.scene.now);
+        let is_mute = self.machines[agent].drilled.is_mute;
+        self.scene.agents[agent].runs.set(!is_mute, self.scene.now);
+        self.scene.drills.processes[agent].lives.set(true, self.scene.now);
         let life = self.scene.agents[agent].life;
         for happening in std::mem::take(&mut self.machines[agent].waiting) {
             self.happen(agent, life, happening);
         }
-        self.hand_in(agent, Input::Tick);
-        self.nap(agent);
+        if !is_mute {
+            self.hand_in(agent, Input::Tick);
+            self.nap(agent);
+        }
     }
 
     fn happen(&mut self, agent: usize, life: u32, happening: Happening) {
@@ -351,7 +374,12 @@ impl World {
             }
             return;
         }
+        if machine.drilled.is_mute && !happening.is_of_process() {
+            return; // what comes to a silenced agent is lost
+        }
         match happening {
+            Happening::Look => return self.look_at_part(agent),
+            Happening::Killed { rest_ms } => return self.killed(agent, rest_ms),
             Happening::Wake if machine.wakes_at_us != self.now_us => return,
             Happening::Wake => self.hand_in(agent, Input::Tick),
             Happening::Probed { server, address, fails } => {
@@ -422,6 +450,8 @@ impl World {
             self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
         }
         self.scene.agents[agent].view = Some(view);
+        self.scene.drills.shown(agent, self.scene.agents[agent].view.as_deref(), self.scene.now);
+        self.part(agent);
         let name = &self.scene.names[agent];
         for event in &events {
             self.tell(|| {

@@ -79,7 +79,9 @@ where
 
 async fn answer(request: Request<Incoming>, peer: Peer, responder: &Responder) -> Response<Full<Bytes>> {
     let is_head = request.method() == Method::HEAD;
-    let response = match query(request).await {
+    let query = query(request).await;
+    responder.impaired().wait(responder.impaired().next()).await;
+    let response = match query {
         Ok(query) => match responder.respond(&query, peer) {
             Some(reply) => reply_with(reply),
             None => refuse(StatusCode::BAD_REQUEST, "the message is no query"),

@@ -154,6 +154,7 @@ async fn answer(
     if !is_whole || is_numbered || has_keepalive {
         return Err(PROTOCOL_ERROR);
     }
+    responder.impaired().wait(responder.impaired().next()).await;
     let reply = responder.respond(query, peer).ok_or(PROTOCOL_ERROR)?;
     let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
     let framed = [&length.to_be_bytes()[..], &reply].concat();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use daemun_fleet::connections::Place;
+use daemun_fleet::impaired::Pause;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
@@ -45,6 +46,12 @@ where
     loop {
         let mut is_over = false;
         while let Some(query) = next_message(&mut input) {
+            let pause = responder.impaired().next();
+            if pause != Pause::None {
+                // What is answered already goes out first.
+                write(stream, &mut output).await?;
+                responder.impaired().wait(pause).await;
+            }
             let reply = (query.len() >= HEADER_BYTES).then(|| responder.respond(&query, peer)).flatten();
             let Some(reply) = reply else {
                 // Not a query, or a response: whoever sends these has lost its way.

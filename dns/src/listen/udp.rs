@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemun_fleet::impaired::Pause;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
@@ -14,6 +15,7 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 
 use crate::{Peer, Responder, Transport};
 
@@ -23,6 +25,8 @@ const QUERY_BYTES_MAX: usize = 4096;
 const TURN: usize = 64;
 /// After an error of receive: a pause, so as not to spin.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Answers that a drill makes late, at once: those beyond are lost, as in a queue that is full.
+const LATE_MAX: usize = 10_000;
 /// Room for a burst while a core is busy elsewhere.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
@@ -77,6 +81,8 @@ enum Asked {
 
 /// Serves a socket until dropped.
 pub(super) async fn serve(socket: UdpSocket, responder: Arc<Responder>) {
+    let socket = Arc::new(socket);
+    let mut late = JoinSet::new();
     let mut buffer = vec![0; QUERY_BYTES_MAX];
     let mut control = nix::cmsg_space!(in6_pktinfo, in_pktinfo);
     loop {
@@ -97,18 +103,35 @@ pub(super) async fn serve(socket: UdpSocket, responder: Arc<Responder>) {
                 }
             };
             let Some(source) = address(&received.source) else { continue };
+            let pause = responder.impaired().next();
+            if pause == Pause::UntilWell {
+                continue;
+            }
             let Some(reply) =
                 responder.respond(&buffer[..received.length], Peer::new(source, Transport::Udp))
             else {
                 continue;
             };
-            if let Err(error) = send(&socket, &reply, &received) {
-                // Dropped, as a datagram may be: waiting would hold up the others.
-                responder.metrics().send_errors.inc();
-                tracing::debug!(%error, %source, "sending a DNS datagram");
+            if pause == Pause::None {
+                answer(&socket, &reply, &received, &responder);
+            } else if late.len() < LATE_MAX {
+                let (socket, responder) = (Arc::clone(&socket), Arc::clone(&responder));
+                late.spawn(async move {
+                    responder.impaired().wait(pause).await;
+                    answer(&socket, &reply, &received, &responder);
+                });
             }
         }
+        while late.try_join_next().is_some() {}
         tokio::task::yield_now().await;
+    }
+}
+
+fn answer(socket: &UdpSocket, reply: &[u8], received: &Received, responder: &Responder) {
+    if let Err(error) = send(socket, reply, received) {
+        // Dropped, as a datagram may be: waiting would hold up the others.
+        responder.metrics().send_errors.inc();
+        tracing::debug!(%error, "sending a DNS datagram");
     }
 }
 

@@ -263,13 +263,17 @@ fn grpc(table: &mut Section<'_>, tls_name: Option<Located<String>>) -> Option<Ch
 }
 
 fn exec(table: &mut Section<'_>) -> Option<Check> {
+    let mut words = command(table, "exec")?.into_iter();
+    Some(Check::Exec { program: words.next()?, arguments: words.collect() })
+}
+
+/// A program and its arguments.
+pub(super) fn command(table: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
     // What one argument may hold on Linux is far more; a check that needs it wants a file.
-    let words = table.list("exec", &short_text("a program or an argument of at most 4096 bytes", 4096))?;
-    let mut words = words.into_iter();
-    let program = words.next()?;
-    if !program.value.starts_with('/') {
+    let words = table.list(key, &short_text("a program or an argument of at most 4096 bytes", 4096))?;
+    if let Some(program) = words.first().filter(|program| !program.value.starts_with('/')) {
         let message = "expected the absolute path of a program; there is no shell that would look for it";
-        table.wrong("exec", &program.span, message);
+        table.wrong(key, &program.span, message);
     }
-    Some(Check::Exec { program: program.value, arguments: words.map(|word| word.value).collect() })
+    Some(words.into_iter().map(|word| word.value).collect())
 }

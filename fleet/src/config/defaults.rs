@@ -100,3 +100,38 @@ pub(super) fn minimum_serving(datacenters: usize) -> usize {
 }
 /// Operations from farther in the future are held back.
 pub(super) const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
+
+/// The longest until users are served elsewhere: detection under default settings, and a changing answer's time to live.
+pub(crate) const RTO_MS: u64 = 10_000;
+/// Nothing acknowledged may be lost.
+pub(crate) const RPO: u64 = 0;
+/// Longer than detection and the time to live of a changing answer.
+pub(crate) const HOLD_MS: u64 = 20_000;
+/// Of the built-in drain, which waits for no detection.
+pub(crate) const DRAIN_HOLD_MS: u64 = 10_000;
+/// Of the built-in drain: some, half, all.
+pub(crate) const DRAIN_SHARES: [u8; 3] = [10, 50, 100];
+/// All of it.
+pub(crate) const SHARE: u8 = 100;
+/// Of the built-in slowness: felt, yet not taken for death.
+pub(crate) const DELAY_MS: u32 = 200;
+/// One other datacenter has it: what any one fault may not lose.
+pub(crate) const DURABILITY: &str = "remote:1";
+/// Enough networks that a datacenter's users are not all in one country.
+pub(crate) const USERS: u32 = 8;
+/// A hundredth of the visits of ten seconds is one.
+pub(crate) const VISITS_PER_SECOND: u32 = 10;
+/// Who waits longer has gone.
+pub(crate) const PATIENCE_MS: u64 = 1000;
+/// Some dozens of visits before anything fails.
+pub(crate) const BASELINE_MS: u64 = 3000;
+/// A minute of calm, and the first steps of the return.
+pub(crate) const RECOVER_MS: u64 = 120_000;
+/// Where users are not meant to notice: more than chance.
+pub(crate) const ERRORS_PERCENT: u8 = 5;
+/// Where they fail until the fault is noticed: of three datacenters one fails a third of the visits, of two a half.
+pub(crate) const ERRORS_PERCENT_FELT: u8 = 60;
+/// Far above a page from the other side of the world.
+pub(crate) const P99_MS: u64 = 5000;
+/// Stores that are not cut off and are so far behind are in trouble of their own.
+pub(crate) const LAG_MS: u64 = 30_000;

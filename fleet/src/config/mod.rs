@@ -5,15 +5,19 @@
 //! on every machine of the fleet; who a process is, it is told on the command line.
 
 mod check;
-mod defaults;
+pub(crate) mod defaults;
+mod drill;
+mod listen;
 mod parse;
 mod parse_dns;
+mod parse_drill;
 mod parse_gateway;
+mod parse_scenario;
 mod parse_sync;
 mod problem;
 mod read;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,6 +26,8 @@ use url::Url;
 use crate::location::{Continent, Country, Point};
 
 pub use check::{Check, DnsCheck, GrpcCheck, HeaderCheck, HttpCheck};
+pub use drill::{DrillCommands, DrillConfig, Schedule};
+pub use listen::{Listen, ListenHost};
 pub use problem::{Problem, Problems};
 pub use read::{is_name, nearest};
 
@@ -47,6 +53,8 @@ pub struct Config {
     pub sync: Sync,
     /// The store of applications' data.
     pub store: Store,
+    /// Failures on purpose.
+    pub drill: DrillConfig,
     /// Where geo data comes from.
     pub geo: GeoSource,
     /// Digest of the text, 32 hexadecimal digits: agents compare theirs, so that drift between datacenters shows.
@@ -108,42 +116,6 @@ pub struct Server {
     pub weight: u32,
     /// How its health is found out.
     pub check: Check,
-}
-
-/// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The address or addresses.
-    pub host: ListenHost,
-    /// The port.
-    pub port: u16,
-}
-
-/// The host part of where to listen. One config serves all datacenters, so what is not everywhere has a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenHost {
-    /// This address.
-    Address(IpAddr),
-    /// `datacenter`: every address of the datacenter that the process runs in.
-    Datacenter,
-    /// `agent`: the address in the `agent` URL of that datacenter, or everywhere if there is a name.
-    Agent,
-}
-
-impl Listen {
-    /// The sockets to bind in this datacenter.
-    pub fn sockets(self, datacenter: &Datacenter) -> Vec<SocketAddr> {
-        let at = |address| SocketAddr::new(address, self.port);
-        match self.host {
-            ListenHost::Address(address) => vec![at(address)],
-            ListenHost::Datacenter => datacenter.addresses.iter().map(|&address| at(address)).collect(),
-            ListenHost::Agent => vec![at(match datacenter.agent.host() {
-                Some(url::Host::Ipv4(v4)) => v4.into(),
-                Some(url::Host::Ipv6(v6)) => v6.into(),
-                Some(url::Host::Domain(_)) | None => Ipv6Addr::UNSPECIFIED.into(),
-            })],
-        }
-    }
 }
 
 /// The DNS server.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::hash::Hasher as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -13,6 +13,7 @@ use url::{Host, Url};
 use super::check::check;
 use super::defaults;
 use super::parse_dns::dns;
+use super::parse_drill::drill;
 use super::parse_gateway::gateway;
 use super::parse_sync::{AgentUrl, store, sync};
 use super::read::{self, Kind, Located, Section, Source, nearest};
@@ -23,16 +24,25 @@ use crate::location::Point;
 const VERSION: i64 = 1;
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Config, Problems> {
+    document(file, text, root)
+}
+
+/// Reads a whole text with `read`; where that gives nothing, it has noted why.
+pub(super) fn document<T>(
+    file: &str,
+    text: &str,
+    read: impl FnOnce(&Source<'_>, &DeTable<'_>) -> Option<T>,
+) -> Result<T, Problems> {
     let source = Source::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         source.problem(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
     }
     // What follows a syntax error is a guess; complaints about guesses would only hide it.
-    let config = errors.is_empty().then(|| root(&source, document.get_ref())).flatten();
+    let found = errors.is_empty().then(|| read(&source, document.get_ref())).flatten();
     let problems = source.into_problems();
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
+    match found {
+        Some(found) if problems.is_empty() => Ok(found),
         _ => Err(Problems(problems)),
     }
 }
@@ -64,6 +74,7 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
     let gateway = gateway(root.table("gateway"), &names);
     let sync = sync(root.table("sync"), &names, &fleet, &agents);
     let store = store(root.table("store"));
+    let drill = drill(root.table("drill"), &names, &dns.names);
     let geo = geo(root.table("geo"));
     root.finish();
 
@@ -75,6 +86,7 @@ fn root(source: &Source<'_>, document: &DeTable<'_>) -> Option<Config> {
         gateway,
         sync,
         store,
+        drill,
         geo,
         digest: format!("{:032x}", digest.finish128().as_u128()),
     })
@@ -170,7 +182,7 @@ pub(super) fn unique<T: Eq + Hash>(
 }
 
 /// A first pass for the names alone, so that a table that is otherwise wrong is still known to references.
-fn names_in(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+pub(super) fn names_in(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
     section.tables(key).into_iter().map(|table| table.peek_text("name").unwrap_or_default()).collect()
 }
 

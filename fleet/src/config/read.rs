@@ -213,6 +213,11 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    /// Where the value of a key stands; without it, the table.
+    pub(super) fn place_of(&self, key: &str) -> Range<usize> {
+        self.table.and_then(|table| table.get(key)).map_or_else(|| self.span.clone(), Spanned::span)
+    }
+
     /// Notes that what stands at `span` is wrong.
     pub(super) fn wrong(&self, key: &str, span: &Range<usize>, message: impl AsRef<str>) {
         self.source.problem(span, format!("{}: {}", self.path(key), message.as_ref()));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use daemun_fleet::connections::Place;
+use daemun_fleet::impaired::Pause;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
@@ -148,8 +149,25 @@ async fn idle(place: &Place, door: &Door, streams: &Arc<()>) {
     }
 }
 
-/// The answer of a door, whatever happens within.
+/// The answer of a door, whatever happens within; when it is to fail, late or not at all.
 pub(crate) fn answer_to(door: &Arc<Door>, asked: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Answer {
+    let answer = sound_answer_to(door, asked, peer);
+    match door.impaired().next() {
+        Pause::None => answer,
+        pause => {
+            let impaired = Arc::clone(door.impaired());
+            Answer::Later(Box::pin(async move {
+                impaired.wait(pause).await;
+                match answer {
+                    Answer::Now(reply) => reply,
+                    Answer::Later(reply) => reply.await,
+                }
+            }))
+        }
+    }
+}
+
+fn sound_answer_to(door: &Arc<Door>, asked: &Asked<'_, impl Fields + ?Sized>, peer: IpAddr) -> Answer {
     match guarded(|| door.respond(asked, peer)) {
         Ok(Answer::Now(reply)) => Answer::Now(reply),
         Ok(Answer::Later(reply)) => {

@@ -160,6 +160,7 @@ impl Core {
         for end in self.timers.expired(moment.now) {
             self.timers.hear(&end, moment.now);
         }
+        self.settle_drill(moment);
         let known: Vec<_> = self.timers.all().cloned().collect();
         for order in known {
             self.facts.state(&self.me, moment.unix_ms, Body::Order(order));

@@ -1,6 +1,8 @@
 //! The agents without their shells on a network that a test commands: steps of 50 ms, no loss. What is lost, late and
 //! repeated is the simulator's.
 
+mod drill;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use daemun_fleet::view::State;

@@ -20,6 +20,7 @@ use daemun_fleet::config::{Check, Server};
 use tokio::net::TcpStream;
 
 use self::tls::Roots;
+pub(crate) use self::tls::system_roots;
 use crate::health::Outcome;
 
 /// Who we are, to whoever reads the logs of the server.

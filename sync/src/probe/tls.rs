@@ -29,7 +29,7 @@ pub(super) async fn handshake(
 ) -> Result<TlsStream<TcpStream>, String> {
     let roots = match roots {
         Some(roots) => Arc::clone(roots),
-        None => Arc::clone(SYSTEM.get_or_try_init(system).await?),
+        None => system_roots().await?,
     };
     let name =
         ServerName::try_from(name.to_owned()).map_err(|_| format!("no certificate can hold `{name}`"))?;
@@ -44,6 +44,11 @@ pub(super) async fn handshake(
     // A resumed session would not show that the certificate has run out.
     config.resumption = Resumption::disabled();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| said(&error))
+}
+
+/// Whom the machine trusts.
+pub(crate) async fn system_roots() -> Result<Arc<RootCertStore>, String> {
+    Ok(Arc::clone(SYSTEM.get_or_try_init(system).await?))
 }
 
 async fn system() -> Result<Arc<RootCertStore>, String> {

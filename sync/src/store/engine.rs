@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use daemun_fleet::Clock;
+use daemun_fleet::drill::EVERYONE;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -111,6 +112,7 @@ pub(super) struct Inner {
     status: watch::Sender<Arc<StoreStatus>>,
     words: watch::Sender<Arc<Word>>,
     wants: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    links: watch::Sender<Arc<Links>>,
     /// What the writer of the keys is to write: conflicts, and how far.
     to_keep: Mutex<ToKeep>,
     stable: Mutex<Heads>,
@@ -120,6 +122,22 @@ pub(super) struct Inner {
     flush_done: AtomicU64,
     pub(super) counts: Counts,
     health: Mutex<Health>,
+}
+
+/// What a drill makes of the streams to other stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Datacenters that are not heard and hear nothing, [`EVERYONE`] among them or not.
+    pub cut: BTreeSet<String>,
+    /// Datacenters that are told so much later.
+    pub slow: BTreeMap<String, Duration>,
+}
+
+impl Links {
+    /// Whether nothing is said to a datacenter, nor heard of it.
+    pub(super) fn is_cut(&self, peer: &str) -> bool {
+        self.cut.contains(peer) || self.cut.contains(EVERYONE)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -190,6 +208,7 @@ impl Store {
             status: watch::Sender::new(Arc::new(StoreStatus::new(&replica, moment))),
             words: watch::Sender::new(Arc::new(replica.word())),
             wants: Mutex::default(),
+            links: watch::Sender::default(),
             to_keep: Mutex::new(ToKeep { kept: Kept { clock: time, ..kept.clone() }, conflicts: Vec::new() }),
             stable: Mutex::default(),
             is_stopped: AtomicBool::new(false),
@@ -306,6 +325,21 @@ impl Store {
         skews: BTreeMap<String, Option<(i64, u64)>>,
     ) {
         self.hand(Input::Fleet { peers, forgotten, skews });
+    }
+
+    /// What a drill makes of the streams from now on.
+    pub fn set_links(&self, links: Links) {
+        let changed = |known: &mut Arc<Links>| {
+            let changed = **known != links;
+            *known = Arc::new(links);
+            changed
+        };
+        self.0.links.send_if_modified(changed);
+    }
+
+    /// What a drill makes of the streams, and whenever that changes.
+    pub(super) fn links(&self) -> watch::Receiver<Arc<Links>> {
+        self.0.links.subscribe()
     }
 
     /// Milliseconds of Unix time.

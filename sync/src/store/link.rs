@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::body::Streamed;
-use super::engine::{Input, Store};
+use super::engine::{Input, Links, Store};
 use super::feed::{Down, Feeder, Took, Up, VERSION, check, compare};
 use super::heads::Heads;
 use super::op::Key;
@@ -43,6 +43,8 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two comparisons of a range: a store of a million keys is compared in a quarter of an hour.
 const COMPARE: Duration = Duration::from_millis(100);
+/// Why a stream ends, or does not begin, in a drill.
+const CUT: &str = "a drill has cut the link";
 /// Bytes under way in a stream: 64 MiB/s at a quarter of a second around the world.
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
 
@@ -152,6 +154,16 @@ impl Link {
     }
 
     async fn attempt(&self, keys: Option<&Keys>, number: u64, signs: &Signs) -> Result<(), Boxed> {
+        let mut links = self.store.links();
+        let cut = links.wait_for(|links| links.is_cut(&self.peer));
+        tokio::select! {
+            biased;
+            _ = cut => Err(CUT.into()),
+            ended = self.connect(keys, number, signs) => ended,
+        }
+    }
+
+    async fn connect(&self, keys: Option<&Keys>, number: u64, signs: &Signs) -> Result<(), Boxed> {
         let host = self.url.host_str().ok_or("its URL has no host")?.trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().ok_or("its URL has no port")?;
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await??;
@@ -368,6 +380,7 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
     store.hand(Input::Heard(peer.clone(), word, done));
     heard.await??;
     down.send(encode(&begin)).await?;
+    let mut links = store.links();
     let mut durable = store.durables();
     let mut origins = store.origins();
     let mut word_at = store.now() + WORD;
@@ -377,7 +390,15 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
         }
         // From here on every change is seen.
         let _: Arc<Heads> = latest_seen(&mut durable);
+        let drill: Arc<Links> = latest_seen(&mut links);
+        if drill.is_cut(&them.datacenter) {
+            return Err(CUT.into());
+        }
         while let Some(message) = feeder.next(&store.0.log, &store.0.cells, &origins)? {
+            if let Some(delay) = drill.slow.get(&them.datacenter) {
+                // Until another is told, or the drill ends.
+                let _ = timeout(*delay, links.changed()).await;
+            }
             down.send(encode(&message)).await?;
             if word_at <= store.now() {
                 break;
@@ -385,6 +406,7 @@ async fn answer<B: Body<Data = Bytes, Error: Into<Boxed>> + Unpin>(
         }
         tokio::select! {
             changed = durable.changed() => changed?,
+            changed = links.changed() => changed?,
             up = incoming.next::<Up>() => match up? {
                 None => return Ok(()),
                 Some(Up::Begin { .. }) => return Err("it began twice".into()),

@@ -51,6 +51,19 @@ impl Store {
         Ok(page.into_iter().take_while(|(key, _)| key.bytes().starts_with(&first)).collect())
     }
 
+    /// All keys after one: at most so many, and about so many bytes. What is only remembered is among them.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn scan_all(
+        &self,
+        after: Option<&Key>,
+        keys: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Key, Cell)>, JournalError> {
+        self.0.cells.scan(after, None, keys, bytes)
+    }
+
     /// What has changed after a frontier, and is seen here.
     ///
     /// # Errors

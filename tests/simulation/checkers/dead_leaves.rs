@@ -2,9 +2,9 @@
 //!
 //! When it must be so: an agent's view is bound when most of the observers that have a say are connected with it and see
 //! well. Who has a say: those who run and are connected with it, and those who fell away so recently that they are not
-//! yet called silent (their last word still counts). Without anyone who sees badly, all of them agree, and it does not
-//! matter whose eyes are doubted. With some, those who see well must be more than they, and none of them may be doubted
-//! for what else is broken.
+//! yet called silent (their last word still counts) by all of those; one who has just begun again has not said so yet.
+//! Without anyone who sees badly, all of them agree, and it does not matter whose eyes are doubted. With some, those who
+//! see well must be more than they, and none of them may be doubted for what else is broken.
 //!
 //! Not when an operator's pin, pause or forgetting holds: those are [`orders`](super::orders)' business.
 
@@ -68,7 +68,10 @@ fn is_ordered(view: &FleetView, of: usize, scene: &Scene) -> bool {
 fn deciding(scene: &Scene, view: &FleetView, agent: usize, of: usize) -> usize {
     let connected = scene.connections(agent);
     let in_play = |at: &usize| *at != of && !view.datacenters[&scene.names[*at]].is_forgotten;
-    let has_a_say = |at: &usize| connected[*at] > Duration::ZERO || !is_surely_silent(scene, *at);
+    let is_new = |at: &usize| connected[*at] > Duration::ZERO && scene.runs_for(*at) < scene.warm_up();
+    let someone_is_new = (0..scene.count()).any(|at| is_new(&at));
+    let has_a_say =
+        |at: &usize| connected[*at] > Duration::ZERO || someone_is_new || !is_surely_silent(scene, *at);
     let observers: Vec<usize> = (0..scene.count()).filter(in_play).filter(has_a_say).collect();
     let long = scene.detection() + scene.sharing();
     let (good, bad): (Vec<usize>, Vec<usize>) = observers.into_iter().partition(|at| {

@@ -3,6 +3,7 @@
 pub(crate) mod dead_leaves;
 pub(crate) mod generations;
 pub(crate) mod healthy_stays;
+pub(crate) mod knowledge;
 pub(crate) mod never_empty;
 pub(crate) mod no_fast_flip;
 pub(crate) mod orders;

@@ -4,7 +4,8 @@
 //! about the fleet was in force or given since: a word goes at once. Not when the agent was at some time since not
 //! running, or not connected with most of the others: what it saw alone binds nobody, and what it hears late was decided
 //! without it. For the same reason not when no more than half of all others had said down: while some are doubted or
-//! silent, fewer decide, and who decides next need not agree with them.
+//! silent, fewer decide, and who decides next need not agree with them. And not when a drill has made it fail: whoever hears
+//! of its end says the operator's word that lets its target back.
 
 use std::time::Duration;
 
@@ -50,7 +51,12 @@ impl Checker for NoFastFlip {
         for agent in 0..scene.count() {
             for of in 0..scene.count() {
                 let episode = &mut self.episodes[agent][of];
-                let Some(view) = scene.view(agent) else {
+                let is_drilled = scene
+                    .drills
+                    .begun
+                    .iter()
+                    .any(|drill| drill.injected_at.is_some() && drill.target == Some(of));
+                let Some(view) = scene.view(agent).filter(|_| !is_drilled) else {
                     *episode = Episode::default();
                     continue;
                 };
@@ -107,6 +113,7 @@ fn has_heard_all(scene: &Scene, agent: usize, of: usize) -> bool {
     let is_about = |word: &&Word| match &word.order.about {
         About::Fleet => true,
         About::Datacenter(name) => *name == scene.names[of],
+        About::Drill => false,
     };
     scene.words.iter().filter(is_about).all(|word| {
         connected[word.agent] >= soon && word.at + soon <= scene.now && scene.agents[agent].begun_at < word.at

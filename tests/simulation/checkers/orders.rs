@@ -1,8 +1,7 @@
 //! An operator's word is obeyed by all who must know it, holds as long as it was given for, and not longer.
 //!
-//! Who must know it: the agent that took it; whoever was connected for long enough with one that knows it, whether or not
-//! that one still lives; and whoever knew it before a crash, unless its disk was lost. Two words about the same thing at
-//! two agents that do not know of each other: the one that holds over the other.
+//! Who must know it is [`Knowledge`]. Two words about the same thing at two agents that do not know of each other: the one
+//! that holds over the other.
 //!
 //! When a drain must be over: whoever shows a step of it goes on from there, and so do those connected with it. While
 //! nobody who knows of it runs it stands still, as nobody moves the users.
@@ -14,18 +13,13 @@ use daemun_fleet::view::{OrderView, State};
 use daemun_sync::orders::{About, Order, Verb};
 
 use super::Checker;
+use super::knowledge::{Knowledge, RETRY};
 use crate::scene::{Scene, Word};
 
-/// What is on disk: longer ago than the shell's pause between two writes.
-const KEPT: Duration = Duration::from_secs(1);
-/// A question that was lost when the link was not yet well keeps the asker waiting: hold, grace and pause.
-const RETRY: Duration = Duration::from_millis(2100);
-
-/// Who must know which word, and since when: by agent and word.
+/// Who must know which word, and when drains must be over.
 #[derive(Default)]
 pub(crate) struct Orders {
-    knows: Vec<Vec<Option<Duration>>>,
-    disks: Vec<u32>,
+    knowledge: Knowledge,
     /// When a drain must be over by the steps that an agent has shown in its life: by agent and word.
     drained_by: Vec<Vec<Option<Duration>>>,
 }
@@ -36,7 +30,7 @@ impl Checker for Orders {
     }
 
     fn look(&mut self, scene: &Scene, _changed: Option<usize>) -> Result<(), String> {
-        self.learn(scene);
+        self.knowledge.learn(scene, &scene.words);
         self.learn_drains(scene);
         for agent in 0..scene.count() {
             let Some(view) = scene.view(agent).filter(|_| scene.runs_for(agent) >= scene.warm_up()) else {
@@ -53,47 +47,6 @@ impl Checker for Orders {
 }
 
 impl Orders {
-    fn learn(&mut self, scene: &Scene) {
-        self.disks.resize(scene.count(), 0);
-        self.knows.resize(scene.count(), Vec::new());
-        let soon = scene.sharing() + RETRY;
-        for agent in 0..scene.count() {
-            let knows = &mut self.knows[agent];
-            knows.resize(scene.words.len(), None);
-            let at = &scene.agents[agent];
-            if at.disk != self.disks[agent] {
-                self.disks[agent] = at.disk;
-                knows.fill(None);
-            }
-            if at.view.is_none() {
-                // It has crashed: what it learned just before is not on its disk.
-                let is_kept = |since: &Duration| *since + KEPT <= at.runs.since;
-                knows.iter_mut().for_each(|knows| *knows = knows.filter(is_kept));
-            }
-        }
-        for (number, word) in scene.words.iter().enumerate() {
-            // While it warms up it says nothing.
-            let has_said =
-                scene.runs_for(word.agent) >= scene.warm_up().max(scene.now.saturating_sub(word.at));
-            if has_said && word.at + scene.sharing() >= scene.now {
-                self.knows[word.agent][number].get_or_insert(scene.now);
-            }
-        }
-        for agent in 0..scene.count() {
-            let connected = scene.connections(agent);
-            for number in 0..scene.words.len() {
-                let Some(since) = self.knows[agent][number].filter(|since| *since + soon <= scene.now) else {
-                    continue;
-                };
-                for (other, held) in connected.iter().enumerate() {
-                    if *held >= soon && since + soon <= scene.now {
-                        self.knows[other][number].get_or_insert(scene.now);
-                    }
-                }
-            }
-        }
-    }
-
     fn learn_drains(&mut self, scene: &Scene) {
         self.drained_by.resize(scene.count(), Vec::new());
         let ttl = scene.config.dns.names.iter().map(|name| name.ttl_seconds).max().unwrap_or(0);
@@ -149,7 +102,7 @@ impl Orders {
         let known = scene
             .words
             .iter()
-            .zip(&self.knows[agent])
+            .zip(self.knowledge.of(agent))
             .filter(|(word, knows)| word.order.about == *about && knows.is_some());
         let best = known
             .map(|(word, _)| word)
@@ -221,7 +174,7 @@ fn must_have_expired(scene: &Scene, agent: usize, word: &Word) -> bool {
 fn is_obeyed(view: &FleetView, word: &Word, must_be_drained: bool) -> Result<(), String> {
     let Order { about, verb, .. } = &word.order;
     let datacenter = match about {
-        About::Fleet => None,
+        About::Fleet | About::Drill => None,
         About::Datacenter(name) => Some(&view.datacenters[name]),
     };
     let state = datacenter.map_or(State::Serving, |datacenter| datacenter.state);
@@ -236,7 +189,7 @@ fn is_obeyed(view: &FleetView, word: &Word, must_be_drained: bool) -> Result<(),
             .datacenters
             .iter()
             .all(|(name, at)| at.order.is_some() || states.get(name).is_none_or(|state| *state == at.state)),
-        Verb::Restore | Verb::Resume | Verb::Expired => false,
+        Verb::Restore | Verb::Resume | Verb::Expired | Verb::Drill(_) => false,
     };
     if is_so { Ok(()) } else { Err(format!("{state} ({view:?})")) }
 }

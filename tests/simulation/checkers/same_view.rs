@@ -9,6 +9,7 @@ use daemun_fleet::FleetView;
 use daemun_fleet::view::Frontier;
 
 use super::Checker;
+use super::knowledge::RETRY;
 use crate::scene::Scene;
 
 /// So many views are remembered.
@@ -85,6 +86,3 @@ impl SameView {
         Ok(())
     }
 }
-
-/// A question that was lost when the link was not yet well keeps the asker waiting: hold, grace and pause.
-const RETRY: Duration = Duration::from_millis(2100);

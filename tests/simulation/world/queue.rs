@@ -11,6 +11,8 @@ use daemun_sync::core::Answer;
 pub(super) enum Event {
     Act(usize),
     Beat,
+    /// What starts again a process that a drill has killed in one of its lives.
+    Guard(usize, u32),
     /// For an agent in one of its lives.
     Of(usize, u32, Happening),
 }
@@ -45,6 +47,19 @@ pub(super) enum Happening {
         number: u64,
     },
     Keep,
+    /// At what the view says of a drill.
+    Look,
+    /// A drill kills the process for so long.
+    Killed {
+        rest_ms: u64,
+    },
+}
+
+impl Happening {
+    /// Whether it happens to the process around an agent, silenced or not.
+    pub(super) fn is_of_process(&self) -> bool {
+        matches!(self, Happening::Keep | Happening::Look | Happening::Killed { .. })
+    }
 }
 
 /// When.
