@@ -84,6 +84,14 @@ impl Browser {
         self.eval(&format!("return (async () => {{ {script}\n}})()"))
     }
 
+    /// Makes the page as large as on a screen of this size.
+    pub(crate) fn resize(&self, width: u32, height: u32) {
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
+        self.command("goog/cdp/execute", Some(&command));
+    }
+
     /// Writes a picture of the window, as PNG.
     pub(crate) fn screenshot(&self, file: &Path) {
         let picture = self.command("screenshot", None);

@@ -155,6 +155,12 @@ fn capacity_and_spill_under_load() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("AGAINST THE RULES: virginia would be asked for"), "{said}");
         assert_eq!(fleet.status("seoul").unwrap()["view"]["datacenters"], before, "nothing changed");
+        // Neither does it on purpose.
+        let output = fleet.tell("seoul", &["drill", "run", "blackhole", "--target", "frankfurt", "--yes"]);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let rule = said.lines().find(|line| line.contains("AGAINST who is left can bear the load"));
+        println!("capacity: {}", rule.unwrap_or_else(|| panic!("{said}")).trim());
 
         std::fs::write(fleet.config_path(), fleet.config("")).unwrap();
         wait("the spill to end", || {
