@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::browser::Browser;
 use crate::drains::until;
 use crate::fleet::{CLIENTS, Fleet, NAMES, TOKEN_FILE, daemun, text, wait};
-use crate::observer::{POLL, Seen, agrees, observe, page, records, unix_ms};
+use crate::observer::{Observed, POLL, Seen, agrees, observe, page, records, unix_ms};
 
 const ALL: &str = "dns,gateway,sync";
 const TARGET: &str = "frankfurt";
@@ -29,12 +29,14 @@ fn scenarios() -> String {
     for (name, more) in [
         ("blackhole", "hold = \"12s\""),
         ("drain", "shares = [10, 50, 100]\nhold = \"3s\""),
+        ("drain-at-once", "hold = \"5s\""),
         ("partition", "hold = \"5s\""),
         ("slow", "delay = \"200ms\"\nhold = \"5s\""),
         ("agent-dead", "hold = \"6s\""),
     ] {
+        let fault = name.trim_end_matches("-at-once");
         text += &format!(
-            "[[drill.scenarios]]\nname = \"{name}\"\nfault = \"{name}\"\n{more}\n\
+            "[[drill.scenarios]]\nname = \"{name}\"\nfault = \"{fault}\"\n{more}\n\
              abort = {{ errors = 100, p99 = \"1m\", lag = \"1h\" }}\n"
         );
     }
@@ -103,51 +105,51 @@ fn counts_agree(fleet: &Fleet, report: &Value) {
     }
 }
 
-#[test]
-fn a_blackhole_is_reported_as_an_observer_sees_it() {
-    let fleet = Fleet::started(76, &scenarios());
-    until_home(&fleet);
+/// Runs a drill beside the observer; its report's moments and counts are the observer's.
+fn run_observed(fleet: &Fleet, scenario: &str) -> (Value, Observed) {
+    until_home(fleet);
     let stop = AtomicBool::new(false);
     let ((output, report), observed) = thread::scope(|scope| {
-        let watching = scope.spawn(|| observe(&fleet, &stop));
-        let ran = run(&fleet, "seoul", &["blackhole", "--target", TARGET]);
+        let watching = scope.spawn(|| observe(fleet, &stop));
+        let ran = run(fleet, "seoul", &[scenario, "--target", TARGET]);
         stop.store(true, Relaxed);
         (ran, watching.join().unwrap())
     });
     assert!(output.status.success(), "{}{report:#}", text(&output.stderr));
+    println!("{}", report["id"]);
     let injected = number(&report["injected_unix_ms"]);
     let undone = number(&report["undone_unix_ms"]);
     for server in ["seoul", "virginia"] {
         let changed = observed.named[server]
             .iter()
             .find(|(seen, to)| seen.at >= injected && to.is_some_and(|to| to != TARGET));
-        let seen = changed.map(|(seen, _)| *seen);
-        agrees(
-            &format!("name server of {server} changed"),
-            mark(&report, "name-server-changed", server),
-            seen,
-        );
+        let reported = mark(&report, "name-server-changed", server);
+        agrees(&format!("name server of {server} changed"), reported, changed.map(|(seen, _)| *seen));
     }
     let first = |from: u64, is_it: &dyn Fn(&str) -> bool| {
         let found = observed.served.iter().find(|(at, by)| *at >= from && is_it(by));
         found.map(|(at, _)| Seen { at: *at, gap: POLL.as_millis() as u64 })
     };
-    agrees(
-        "first user elsewhere",
-        mark(&report, "first-user-elsewhere", ""),
-        first(injected, &|by| by != TARGET),
-    );
-    // A ramp lets one in ten in first: which, the hash says. Its end is what both see.
+    let elsewhere = first(injected, &|by| by != TARGET);
+    agrees("first user elsewhere", mark(&report, "first-user-elsewhere", ""), elsewhere);
+    // A ramp lets one in ten in first: which, the hash says. That they are back is what both see.
     let (restored, _) = mark(&report, "restored", TARGET).unwrap();
     assert!(restored >= undone && first(undone, &|by| by == TARGET).is_some());
-    let silent = observed.named[TARGET].iter().find(|(seen, to)| seen.at >= injected && to.is_none());
-    println!(
-        "  the target's name server: silent for the observer {:?} after the fault",
-        silent.map(|(seen, _)| seen.at - injected)
-    );
-    assert!(silent.is_some() && mark(&report, "name-server-silent", TARGET).is_some());
-    counts_agree(&fleet, &report);
+    counts_agree(fleet, &report);
     assert_eq!(report["ledger"]["lost"], 0);
+    (report, observed)
+}
+
+#[test]
+fn drills_are_reported_as_an_observer_sees_them() {
+    let fleet = Fleet::started(76, &scenarios());
+    run_observed(&fleet, "drain-at-once");
+    let (report, observed) = run_observed(&fleet, "blackhole");
+    let injected = number(&report["injected_unix_ms"]);
+    let silent = observed.named[TARGET].iter().find(|(seen, to)| seen.at >= injected && to.is_none());
+    let silent = silent.map(|(seen, _)| seen.at - injected);
+    println!("  the target's name server: silent for the observer {silent:?} ms after the fault");
+    assert!(silent.is_some() && mark(&report, "name-server-silent", TARGET).is_some());
     shows(&fleet, &report);
 }
 

@@ -50,7 +50,11 @@ where
             if pause != Pause::None {
                 // What is answered already goes out first.
                 write(stream, &mut output).await?;
-                responder.impaired().wait(pause).await;
+                // Who has left meanwhile does not keep its place for as long as the drill lasts.
+                if timeout(IDLE, responder.impaired().wait(pause)).await.is_err() {
+                    place.closed("idle");
+                    return Ok(());
+                }
             }
             let reply = (query.len() >= HEADER_BYTES).then(|| responder.respond(&query, peer)).flatten();
             let Some(reply) = reply else {

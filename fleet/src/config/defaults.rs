@@ -132,6 +132,6 @@ pub(crate) const ERRORS_PERCENT: u8 = 5;
 /// Where they fail until the fault is noticed: of three datacenters one fails a third of the visits, of two a half.
 pub(crate) const ERRORS_PERCENT_FELT: u8 = 60;
 /// Far above a page from the other side of the world.
-pub(crate) const P99_MS: u64 = 5000;
+pub(crate) const P99_MS: u64 = 2000;
 /// Stores that are not cut off and are so far behind are in trouble of their own.
 pub(crate) const LAG_MS: u64 = 30_000;

@@ -25,7 +25,7 @@ fn users_may_fail_more_where_they_are_meant_to() {
         ("fault = \"kill\"\nabort.errors = 9", 9),
     ] {
         let limits = read(&format!("name = \"a\"\n{rest}\n")).limits;
-        assert_eq!(limits, Limits { errors_percent: percent, p99_ms: 5000, lag_ms: 30_000 }, "{rest}");
+        assert_eq!(limits, Limits { errors_percent: percent, p99_ms: 2000, lag_ms: 30_000 }, "{rest}");
     }
 }
 
