@@ -343,15 +343,16 @@ impl Observed {
     /// When the first user was served elsewhere, how long before that one had come who was not, and by whom.
     fn first_elsewhere(&self) -> Option<(u64, u64, String)> {
         let (injected, undone) = (self.zero()?, self.undone.unwrap_or(u64::MAX));
-        let of_target =
-            || self.visits.iter().filter(|seen| seen.is_of_target && (injected..undone).contains(&seen.at));
-        let served = of_target().filter_map(|seen| {
-            let by = &self.names[seen.served?];
-            (Some(by) != self.target.as_ref()).then(|| (seen.at + seen.ms, seen.at, by.clone()))
-        });
-        let (served_at, came_at, by) = served.min()?;
-        let before = of_target().map(|seen| seen.at).filter(|at| *at < came_at).max();
-        Some((served_at, served_at - before.unwrap_or(injected), by))
+        let is_there = |by: usize| Some(&self.names[by]) == self.target.as_ref();
+        let (elsewhere, others): (Vec<&Seen>, Vec<&Seen>) = self
+            .visits
+            .iter()
+            .filter(|seen| seen.is_of_target && (injected..undone).contains(&seen.at))
+            .partition(|seen| seen.served.is_some_and(|by| !is_there(by)));
+        let first = elsewhere.into_iter().min_by_key(|seen| seen.at + seen.ms)?;
+        let served_at = first.at + first.ms;
+        let before = others.iter().map(|seen| seen.at).filter(|at| *at < served_at).max();
+        Some((served_at, served_at - before.unwrap_or(injected), self.names[first.served?].clone()))
     }
 
     /// When the first was served from whom on 99 of 100 of the target's users were served elsewhere, for a while or until the

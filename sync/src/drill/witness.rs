@@ -187,9 +187,13 @@ impl Witness {
             Err(error) => return tracing::error!(%error, "a witness cannot make an HTTP client"),
         };
         let mut visits = JoinSet::new();
-        let mut ticks = interval(Duration::from_secs(1) / self.course.visits_per_second.max(1));
+        let period = Duration::from_secs(1) / self.course.visits_per_second.max(1);
+        // Witnesses are out of step with each other: together they see more moments.
+        let (turn, turns) = self.turn();
+        sleep(period * turn / turns).await;
+        let (mut number, mut user) = (self.first, usize::try_from(turn).unwrap_or(0));
+        let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (mut number, mut user) = (self.first, 0);
         loop {
             ticks.tick().await;
             while visits.try_join_next().is_some() {}
@@ -203,6 +207,14 @@ impl Witness {
             let visit = Arc::clone(&self).visit(client.clone(), user, number);
             visits.spawn(visit);
         }
+    }
+
+    /// Which of the witnesses it is, of how many: those of the datacenters, and one at a command line.
+    fn turn(&self) -> (u32, u32) {
+        let mut names: Vec<&String> = self.course.name_servers.iter().map(|(name, _)| name).collect();
+        names.dedup();
+        let turn = names.iter().position(|name| **name == self.name).unwrap_or(names.len());
+        (u32::try_from(turn).unwrap_or(0), u32::try_from(names.len()).unwrap_or(0) + 1)
     }
 
     /// Asks a name server for the watched users, again and again, and keeps what changes.
