@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use daemun_fleet::Placer;
-use daemun_fleet::drill::{BUILTINS, Blocked, Fault, Scenario};
+use daemun_fleet::drill::{BUILTINS, Fault, Scenario};
 use daemun_fleet::placement::{Blast, Load};
 use daemun_sync::drill::course::Course;
 use daemun_sync::drill::drills::{Drills, Progress};
@@ -202,9 +202,7 @@ pub(crate) async fn planned(admin: &Admin, asked: &Asked) -> Result<(Planned, Pl
 
 /// The rule that no drill is under way in a time that is blocked.
 fn windows(config: &daemun_fleet::Config, unix_ms: u64, lasts_ms: u64) -> Check {
-    let begins =
-        |blocked: &&Blocked| blocked.next(unix_ms).is_some_and(|(begin, _)| begin < unix_ms + lasts_ms);
-    let blocked = config.drill.blocked.iter().find(begins);
+    let blocked = config.drill.blocked_between(unix_ms, unix_ms + lasts_ms);
     let found = match blocked {
         Some(blocked) if blocked.contains(unix_ms) => format!("`drill.blocked` has {blocked} (UTC)"),
         Some(blocked) => format!("`drill.blocked` has {blocked} (UTC), before it may be over"),

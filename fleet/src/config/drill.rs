@@ -46,9 +46,11 @@ impl DrillConfig {
         own.cloned().or_else(|| builtin(name, self.objectives))
     }
 
-    /// Whether a drill may begin at this moment.
-    pub fn is_blocked(&self, unix_ms: u64) -> bool {
-        self.blocked.iter().any(|blocked| blocked.contains(unix_ms))
+    /// The blocked time that lies in a stretch of time or begins before its end, if there is one.
+    pub fn blocked_between(&self, from_unix_ms: u64, to_unix_ms: u64) -> Option<&Blocked> {
+        let begins =
+            |blocked: &&Blocked| blocked.next(from_unix_ms).is_some_and(|(begin, _)| begin < to_unix_ms);
+        self.blocked.iter().find(begins)
     }
 }
 

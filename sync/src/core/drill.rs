@@ -166,11 +166,6 @@ impl Core {
         }
     }
 
-    /// When every agent had armed its timer, if this one leads a drill.
-    pub fn drill_armed_at(&self) -> Option<Duration> {
-        self.leading.as_ref()?.armed_at
-    }
-
     /// The datacenters whose agents have not written that their timers run.
     fn not_armed(&self, order: &Order) -> Vec<String> {
         let has = |name: &str| {

@@ -204,8 +204,7 @@ fn fits(config: &Config, scenario: &Scenario, target: &Target) -> Result<(), Wro
         if one == other {
             return wrong(format!("a link is between two datacenters, found `{target}`"));
         }
-        let at_one = scenario.faults().find(|fault| !matches!(fault, Fault::Partition | Fault::Slow { .. }));
-        if let Some(fault) = at_one {
+        if let Some(fault) = scenario.misfit(target) {
             return wrong(format!(
                 "`{}` is about a datacenter, not about a link such as `{target}`",
                 fault.name()

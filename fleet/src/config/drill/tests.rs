@@ -148,7 +148,12 @@ fn everything_is_read() {
         (second.target.to_string(), second.window.to_string()),
         ("seoul".into(), "sun 23:00-01:00".into())
     );
-    assert!(drill.is_blocked(drill.blocked[1].next(0).unwrap().0) && !drill.is_blocked(0));
+    let is_blocked = |unix_ms: u64| drill.blocked_between(unix_ms, unix_ms + 1).is_some();
+    let (begin, _) = drill.blocked[1].next(0).unwrap();
+    assert!(is_blocked(begin) && !is_blocked(0));
+    // Also what would be over only after a blocked time has begun.
+    assert!(drill.blocked_between(begin - 10, begin - 5).is_none());
+    assert!(drill.blocked_between(begin - 10, begin + 1).is_some());
 }
 
 #[test]
